@@ -1,0 +1,45 @@
+"""What a task's states mean. Values are ordered; observed and desired state use the same scale (spec/orchestration, section 2)."""
+
+from __future__ import annotations
+
+from pyswarm.api import times
+from pyswarm.api import v1 as api
+
+S = api.TaskState
+
+
+def is_terminal(task: api.Task) -> bool:
+    """The observed state can no longer lead to a running container."""
+    return task.status.state > S.RUNNING
+
+
+def is_runnable(task: api.Task) -> bool:
+    """The manager wants it running (now, or once released from READY)."""
+    return task.desired_state <= S.RUNNING
+
+
+def will_never_run(task: api.Task) -> bool:
+    """No agent has it and none is going to get it."""
+    return task.status.state < S.ASSIGNED and task.desired_state > S.RUNNING
+
+
+def task_time(task: api.Task) -> float:
+    """When the newest status took effect: the leader's clock if it applied a report, else the reporter's. 0.0 without any time."""
+    status = task.status
+    if status.HasField("applied_at"):
+        return times.seconds_of(status.applied_at)
+    return times.seconds_of(status.timestamp) if status.HasField("timestamp") else 0.0
+
+
+def display_name(task: api.Task) -> str:
+    """`<service>.<slot>.<task id>`, or the node id in place of slot 0; the annotation name wins when there is one."""
+    if task.annotations.name:
+        return task.annotations.name
+    place = str(task.slot) if task.slot else task.node_id
+    return f"{task.service_annotations.name}.{place}.{task.id}"
+
+
+def runtime_name(spec: api.TaskSpec) -> str:
+    """`container`, `attachment`, the lower-cased kind of a generic runtime, or empty when none is set."""
+    runtime = spec.WhichOneof("runtime") or ""
+    return spec.generic.kind.lower() if runtime == "generic" else runtime
