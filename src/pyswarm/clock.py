@@ -40,3 +40,18 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """asyncio.sleep, kept behind the interface."""
         await asyncio.sleep(max(0.0, seconds))
+
+
+async def wait_for(event: asyncio.Event, clock: Clock, seconds: float | None) -> bool:
+    """Wait until the event is set, at most `seconds` (None: without limit). Whether it is set."""
+    if event.is_set() or seconds is None:
+        await event.wait()
+        return True
+    waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(clock.sleep(seconds))]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+    return event.is_set()

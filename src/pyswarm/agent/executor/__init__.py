@@ -21,11 +21,11 @@ class TemporaryError(ExecutorError):
     """It failed for a passing reason (engine restarting, dependency not there yet): the task manager tries again."""
 
 
-class AlreadyPrepared(Exception):  # noqa: N818 - not a failure: the work was done in an earlier life
+class AlreadyPrepared(Exception):
     """Prepare found the task prepared. Counts as success."""
 
 
-class AlreadyStarted(Exception):  # noqa: N818 - not a failure
+class AlreadyStarted(Exception):
     """Start found the task started. Counts as success."""
 
 

@@ -1,0 +1,325 @@
+"""The store: committed tables, grouped writes, and the log's state machine (design rule 4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+
+from pyswarm.api import defaults
+from pyswarm.api import v1 as api
+from pyswarm.clock import Clock
+from pyswarm.manager.store import tables
+from pyswarm.manager.store.events import Action, Commit, Event
+from pyswarm.manager.store.rules import Exists, NotExist
+from pyswarm.manager.store.tables import Kind, Table, copy_of
+from pyswarm.manager.store.transaction import Change, Tx
+from pyswarm.raft.log import Log, NodeStopped, TooLarge
+
+R = TypeVar("R")
+I = TypeVar("I")  # noqa: E741 - an item
+GROUP_SECONDS = 0.02
+RESTORE_ORDER = ("clusters", "configs", "extensions", "networks", "nodes", "resources", "secrets", "services", "tasks", "volumes")
+ACTION_OVERHEAD = 16
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One caller of `update`: its function and where its result goes."""
+
+    fn: Callable[[Tx], Any]
+    done: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
+class Group:
+    """Callers whose changes share one log entry."""
+
+    tx: Tx
+    members: list[tuple[Waiting, Any, BaseException | None]] = field(default_factory=list)
+    size: int = 0
+
+
+class Store:
+    """Ten tables, read at any time on the event loop, written only through `update` and `batch`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.nodes = Table(tables.NODE)
+        self.services = Table(tables.SERVICE)
+        self.networks = Table(tables.NETWORK)
+        self.tasks = Table(tables.TASK)
+        self.clusters = Table(tables.CLUSTER)
+        self.secrets = Table(tables.SECRET)
+        self.resources = Table(tables.RESOURCE)
+        self.extensions = Table(tables.EXTENSION)
+        self.configs = Table(tables.CONFIG)
+        self.volumes = Table(tables.VOLUME)
+        self._tables: dict[Kind, Table[Any]] = {t.schema.kind: t for t in self._all()}
+        self._clock = clock
+        self._log: Log | None = None
+        self._queue: deque[Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._running = False
+        self._listeners: list[Callable[[Commit], None]] = []
+
+    def _all(self) -> Sequence[Table[Any]]:
+        return (
+            self.nodes, self.services, self.networks, self.tasks, self.clusters,
+            self.secrets, self.resources, self.extensions, self.configs, self.volumes,
+        )  # fmt: skip
+
+    def table(self, kind: Kind) -> Table[Any]:
+        """The table of a kind."""
+        return self._tables[kind]
+
+    def attach(self, log: Log) -> None:
+        """Say where writes go. Once, before `run`."""
+        self._log = log
+
+    async def run(self) -> None:
+        """Serve writers until cancelled; those still waiting then fail with NodeStopped."""
+        if self._log is None:
+            raise RuntimeError("attach a log before running the store")
+        self._running = True
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    await self._commit_group(self._log)
+        finally:
+            self._running = False
+            for waiting in self._queue:
+                if not waiting.done.done():
+                    waiting.done.set_exception(NodeStopped())
+            self._queue.clear()
+
+    async def update(self, fn: Callable[[Tx], R]) -> R:
+        """Run `fn` in a transaction; return its result once its changes are durable and visible.
+
+        `fn` is synchronous, sees its own writes and those of callers served before it, and may be run more than once: it must change
+        nothing but the transaction. Its exception rolls back its changes alone and is raised here. Also raises the log's
+        `ProposalError`s (look at `uncertain`), among them TooLarge when the changes exceed 1.5 MiB.
+        """
+        if not self._running:
+            raise NodeStopped
+        done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._queue.append(Waiting(fn, done))
+        self._wake.set()
+        return await done
+
+    async def batch(self, items: Iterable[I], fn: Callable[[Tx, I], None]) -> list[Exception | None]:
+        """`fn(tx, item)` for each item, without atomicity between items: as many to a log entry as the limits allow.
+
+        Returns, per item, its exception or None. A failing item leaves nothing behind and does not stop the others.
+        """
+        pending = deque(enumerate(items))
+        results: list[Exception | None] = [None] * len(pending)
+        while pending:
+            done = await self.update(lambda tx: _run_items(tx, pending, fn))
+            for position, error in done:
+                results[position] = error
+                pending.popleft()
+        return results
+
+    async def _commit_group(self, log: Log) -> None:
+        group = self._collect(log)
+        error: BaseException | None = None
+        try:
+            if group.tx.changes:
+                await log.propose(_request(group.tx.changes), group.tx)
+        except asyncio.CancelledError:
+            error = NodeStopped()
+            raise
+        except Exception as exc:  # noqa: BLE001 - handed to every caller of the group
+            error = exc
+        finally:
+            for waiting, result, own in group.members:
+                if waiting.done.done():
+                    continue
+                if failure := error or own:
+                    waiting.done.set_exception(failure)
+                else:
+                    waiting.done.set_result(result)
+
+    def _collect(self, log: Log) -> Group:
+        """Run waiting functions on one overlay until a limit is reached."""
+        group = Group(Tx(self, log.applied_index, self._clock.now()))
+        started = self._clock.monotonic()
+        while self._queue:
+            waiting = self._queue[0]
+            if waiting.done.done():
+                self._queue.popleft()
+                continue
+            if not self._admit(group, waiting):
+                break
+            self._queue.popleft()
+            full = len(group.tx.changes) >= defaults.MAX_TRANSACTION_CHANGES or group.size >= defaults.BATCH_BYTES
+            if full or self._clock.monotonic() - started > GROUP_SECONDS:
+                break
+        return group
+
+    def _admit(self, group: Group, waiting: Waiting) -> bool:
+        """Run one function; False when its changes must wait for the next entry."""
+        tx = group.tx
+        before = tx.savepoint()
+        try:
+            result = waiting.fn(tx)
+        except Exception as exc:  # noqa: BLE001 - the caller's own error, handed back
+            tx.rollback(before)
+            group.members.append((waiting, None, exc))
+            return True
+        size = sum(c.obj.ByteSize() + ACTION_OVERHEAD for c in tx.changes[before.changes :])
+        if group.size + size > defaults.MAX_TRANSACTION_BYTES:
+            tx.rollback(before)
+            if before.changes:
+                return False
+            group.members.append((waiting, None, TooLarge()))
+            return True
+        group.size += size
+        group.members.append((waiting, result, None))
+        return True
+
+    # --- events
+
+    def on_commit(self, callback: Callable[[Commit], None]) -> Callable[[], None]:
+        """Call back after every commit, on the event loop, in log order. The callback must be quick and must not raise. Returns undo."""
+        self._listeners.append(callback)
+
+        def undo() -> None:
+            if callback in self._listeners:
+                self._listeners.remove(callback)
+
+        return undo
+
+    def watch(self, wanted: Callable[[Event], bool]) -> Watch:
+        """A stream of commits reduced to the wanted events; subscribes at once, so read the tables after calling it."""
+        return Watch(self, wanted)
+
+    def _publish(self, commit: Commit) -> None:
+        for listener in tuple(self._listeners):
+            listener(commit)
+
+    # --- the log's state machine
+
+    def apply(self, index: int, request: api.InternalRaftRequest, proposal: Any | None) -> None:
+        """Make a committed entry visible and tell the listeners. An entry that does not fit the tables is fatal (spec trap 2)."""
+        changes = proposal.changes if isinstance(proposal, Tx) else _changes(request)
+        self._publish(Commit(index, [self._apply_change(c) for c in changes]))
+
+    def _apply_change(self, change: Change) -> Event:
+        table = self._tables[change.kind]
+        if change.action is Action.REMOVE:
+            old = table.drop(change.obj.id)
+            if old is None:
+                raise NotExist
+            return Event(change.kind, Action.REMOVE, old)
+        known = change.obj.id in table
+        if change.action is Action.CREATE and known:
+            raise Exists
+        if change.action is Action.UPDATE and not known:
+            raise NotExist
+        return Event(change.kind, change.action, change.obj, table.put(change.obj))
+
+    def capture(self) -> Callable[[], api.StoreSnapshot]:
+        """The present contents; the returned function builds the message, in any thread."""
+        contents = {t.schema.plural: t.contents() for t in self._all()}
+
+        def build() -> api.StoreSnapshot:
+            snapshot = api.StoreSnapshot()
+            for plural, objects in contents.items():
+                getattr(snapshot, plural).extend(objects[i] for i in sorted(objects))
+            return snapshot
+
+        return build
+
+    def restore(self, snapshot: api.StoreSnapshot) -> None:
+        """Make the tables equal to a snapshot, by difference, so that listeners see ordinary changes (spec section 7.5)."""
+        events: list[Event] = []
+        by_plural = {t.schema.plural: t for t in self._all()}
+        for plural in RESTORE_ORDER:
+            table = by_plural[plural]
+            keep: set[str] = set()
+            for obj in getattr(snapshot, plural):
+                keep.add(obj.id)
+                stored = copy_of(obj)
+                old = table.put(stored)
+                events.append(Event(table.schema.kind, Action.CREATE if old is None else Action.UPDATE, stored, old))
+            surplus = [o for i, o in sorted(table.contents().items()) if i not in keep]
+            for obj in surplus:
+                table.drop(obj.id)
+            events += [Event(table.schema.kind, Action.REMOVE, o) for o in surplus]
+        self._publish(Commit(self._log.applied_index if self._log else 0, events))
+
+
+class Watch:
+    """Commits reduced to the wanted events, as an asynchronous iterator. Use with `with`; leaving it unsubscribes."""
+
+    def __init__(self, store: Store, wanted: Callable[[Event], bool]) -> None:
+        self._wanted = wanted
+        self._commits: asyncio.Queue[Commit] = asyncio.Queue()
+        self._undo = store.on_commit(self._on_commit)
+
+    def _on_commit(self, commit: Commit) -> None:
+        events = [e for e in commit.events if self._wanted(e)]
+        if events:
+            self._commits.put_nowait(Commit(commit.index, events))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._undo()
+
+    async def next(self) -> Commit:
+        """The next commit with a wanted event."""
+        return await self._commits.get()
+
+    async def __aiter__(self) -> AsyncIterator[Commit]:
+        while True:
+            yield await self._commits.get()
+
+
+def _run_items(tx: Tx, pending: deque[tuple[int, I]], fn: Callable[[Tx, I], None]) -> list[tuple[int, Exception | None]]:
+    """As many items as fit, each with its own savepoint; at least one."""
+    done: list[tuple[int, Exception | None]] = []
+    first = len(tx.changes)
+    size = 0
+    for position, item in pending:
+        before = tx.savepoint()
+        error: Exception | None = None
+        try:
+            fn(tx, item)
+        except Exception as exc:  # noqa: BLE001 - reported for this item
+            tx.rollback(before)
+            error = exc
+        added = sum(c.obj.ByteSize() + ACTION_OVERHEAD for c in tx.changes[before.changes :])
+        if done and size + added > defaults.BATCH_BYTES:
+            tx.rollback(before)
+            break
+        size += added
+        done.append((position, error))
+        if len(tx.changes) - first >= defaults.MAX_TRANSACTION_CHANGES or size >= defaults.BATCH_BYTES:
+            break
+    return done
+
+
+def _request(changes: Iterable[Change]) -> api.InternalRaftRequest:
+    request = api.InternalRaftRequest()
+    for change in changes:
+        action = request.action.add(action=change.action.value)
+        getattr(action, change.kind.value).CopyFrom(change.obj)
+    return request
+
+
+def _changes(request: api.InternalRaftRequest) -> list[Change]:
+    """The actions of an entry; each object copied out, so that it does not keep the whole entry in memory."""
+    changes = []
+    for action in request.action:
+        kind = action.WhichOneof("target")
+        if kind is None or action.action not in {1, 2, 3}:
+            raise ValueError("log entry holds an action without a target or of an unknown kind")
+        changes.append(Change(Kind(kind), Action(action.action), copy_of(getattr(action, kind))))
+    return changes
