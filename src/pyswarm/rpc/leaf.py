@@ -25,17 +25,16 @@ TARGET_NAME = "swarm-manager"
 def fetch_leaf(address: str, timeout: float = 5.0) -> bytes:
     """The certificate (PEM) of the TLS server at `address`, unverified.
 
-    `address` is `unix:/path` or `host:port` (`[v6]:port` too), `timeout` in seconds bounds every wait for the peer.
-    The handshake offers ALPN `h2`, which Go's gRPC servers insist on. Raises Unavailable with the reason: no such socket, refused, no TLS there, no answer in time.
+    `address` is `unix:/path` or `host:port` (`[v6]:port` too), `timeout` in seconds bounds every wait for the peer. The handshake offers
+    ALPN `h2`, which Go's gRPC servers insist on. Raises Unavailable with the reason: no such socket, refused, no TLS there, no answer.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
     try:
-        with _connect(address, timeout) as plain:
-            with context.wrap_socket(plain, server_hostname=TARGET_NAME) as secure:
-                der = secure.getpeercert(binary_form=True)
+        with _connect(address, timeout) as plain, context.wrap_socket(plain, server_hostname=TARGET_NAME) as secure:
+            der = secure.getpeercert(binary_form=True)
     except TimeoutError:
         raise Unavailable(f"{address}: no answer within {timeout:g} s") from None
     except ssl.SSLError as error:
