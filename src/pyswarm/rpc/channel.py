@@ -1,0 +1,61 @@
+"""Channels to managers. A grpcio channel cannot change its credentials, so one is made per session and closed with it.
+
+Addresses are `host:port` or `unix:/path`. HTTP proxies from the environment are never used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from pyswarm.ca.credentials import Credentials
+from pyswarm.rpc.leaf import fetch_leaf, pinned_credentials
+
+MANAGER_NAME = "swarm-manager"
+CA_NAME = "swarm-ca"
+
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", -1),
+    # Without this, closing a channel leaves its connection to the next channel that looks alike.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 15_000),
+]
+
+
+def connect(addr: str, credentials: Credentials, server_name: str = MANAGER_NAME) -> grpc.aio.Channel:
+    """A channel to a remote manager, showing the node certificate and verifying `server_name` against the roots. Connects lazily."""
+    secrets = grpc.ssl_channel_credentials(credentials.root_pem, credentials.key_pem, credentials.cert_pem)
+    return _channel(addr, secrets, server_name)
+
+
+def connect_anonymous(addr: str, root_pem: bytes, server_name: str = CA_NAME) -> grpc.aio.Channel:
+    """A channel for a node that has the root but no certificate yet."""
+    return _channel(addr, grpc.ssl_channel_credentials(root_pem), server_name)
+
+
+def connect_local(socket_path: Path, credentials: Credentials) -> grpc.aio.Channel:
+    """A channel to this node's own control socket, without a client certificate.
+
+    The socket shows this node's own certificate, so there is no need to skip verification as a stranger must: its name is the node id.
+    """
+    return _channel(f"unix:{socket_path}", grpc.ssl_channel_credentials(credentials.root_pem), credentials.node_id)
+
+
+async def connect_unverified(addr: str) -> grpc.aio.Channel:
+    """A channel to whoever answers at `addr`, pinned to the certificate it shows now; for fetching a root whose digest is checked after.
+
+    Raises Unavailable when nobody answers within five seconds.
+    """
+    leaf = await asyncio.to_thread(fetch_leaf, addr)
+    secrets, options = pinned_credentials(leaf)
+    return grpc.aio.secure_channel(addr, secrets, options=[*_OPTIONS, *options])
+
+
+def _channel(addr: str, secrets: grpc.ChannelCredentials, server_name: str) -> grpc.aio.Channel:
+    return grpc.aio.secure_channel(addr, secrets, options=[*_OPTIONS, ("grpc.ssl_target_name_override", server_name)])
