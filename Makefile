@@ -1,0 +1,61 @@
+# One verb per need; CI runs the same ones. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CODE := src tests tools bench
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check lint types shape contracts proto stale format bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/run.stamp: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+venv: $(VENV)/dev.stamp ## Make .venv with pyswarm and all that development needs
+
+demo: $(VENV)/run.stamp ## Walk the README's story with three real nodes on this machine
+	@$(BIN)/python tools/demo.py
+
+test: $(VENV)/dev.stamp ## Run the tests
+	$(BIN)/python -m pytest
+
+check: stale lint types contracts shape ## Formatting, lint, types, import contracts, sizes, generated code
+
+lint: $(VENV)/dev.stamp ## Formatting and lint
+	$(BIN)/ruff format --check --quiet $(CODE)
+	$(BIN)/ruff check --quiet $(CODE)
+
+types: $(VENV)/dev.stamp ## mypy --strict on our own code
+	$(BIN)/mypy
+
+contracts: $(VENV)/dev.stamp ## Imports point one way
+	$(BIN)/lint-imports --no-cache
+
+shape: $(VENV)/dev.stamp ## Sizes of modules, functions and classes
+	$(BIN)/python tools/shape.py
+
+proto: $(VENV)/dev.stamp ## Regenerate src/pyswarm/api from proto/
+	$(BIN)/python tools/genproto.py
+
+stale: $(VENV)/dev.stamp ## Fail when the generated code differs from proto/
+	$(BIN)/python tools/genproto.py --check
+
+format: $(VENV)/dev.stamp ## Format the code
+	$(BIN)/ruff format --quiet $(CODE)
+	$(BIN)/ruff check --quiet --fix $(CODE)
+
+bench: $(VENV)/dev.stamp ## Run the benchmarks; one JSON object a line
+	$(BIN)/python bench/commit.py
+	$(BIN)/python bench/control.py
+	$(BIN)/python bench/replicas.py
+
+clean: ## Remove what make made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info

@@ -1,0 +1,72 @@
+"""What a new leader makes sure exists: the cluster object and its own node object (spec/dispatcher-agent-node, section 14).
+
+Pure and idempotent: run at the start of every leadership, it changes nothing in a cluster that has both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pyswarm.api import defaults, times
+from pyswarm.api import v1 as api
+from pyswarm.ca.unlock import MANAGER_SUBSYSTEM
+from pyswarm.manager.store import Tx, View, by
+
+
+@dataclass(frozen=True, slots=True)
+class Founding:
+    """What only the founder knows of a cluster that does not exist yet."""
+
+    cluster_id: str
+    node_id: str
+    root_ca: api.RootCA = field(repr=False)
+    """Certificate, digest, both join tokens, and the key if this process can sign."""
+    availability: api.NodeSpec.Availability.ValueType
+    heartbeat_tick: int
+    election_tick: int
+    autolock: bool
+    unlock_key: bytes = field(repr=False)
+
+
+def cluster_of(view: View) -> api.Cluster | None:
+    """The one cluster object, None before it was created."""
+    found = view.clusters.find(by.name(defaults.CLUSTER_NAME))
+    return found[0] if found else None
+
+
+def ensure(tx: Tx, founding: Founding) -> None:
+    """Create what is missing."""
+    if cluster_of(tx) is None:
+        tx.clusters.create(new_cluster(founding))
+    if founding.node_id not in tx.nodes:
+        tx.nodes.create(new_manager_node(founding))
+
+
+def new_cluster(founding: Founding) -> api.Cluster:
+    """The cluster object with its defaults."""
+    cluster = api.Cluster(id=founding.cluster_id, root_ca=founding.root_ca)
+    spec = cluster.spec
+    spec.annotations.name = defaults.CLUSTER_NAME
+    spec.orchestration.task_history_retention_limit = defaults.TASK_HISTORY_LIMIT
+    spec.dispatcher.heartbeat_period.CopyFrom(times.duration(defaults.HEARTBEAT_PERIOD))
+    spec.raft.snapshot_interval = defaults.SNAPSHOT_INTERVAL
+    spec.raft.log_entries_for_slow_followers = defaults.LOG_ENTRIES_FOR_SLOW_FOLLOWERS
+    spec.raft.heartbeat_tick = founding.heartbeat_tick
+    spec.raft.election_tick = founding.election_tick
+    spec.ca_config.node_cert_expiry.CopyFrom(times.duration(defaults.NODE_CERT_EXPIRY))
+    spec.encryption_config.auto_lock_managers = founding.autolock
+    if founding.autolock:
+        cluster.unlock_keys.add(subsystem=MANAGER_SUBSYSTEM, key=founding.unlock_key)
+    return cluster
+
+
+def new_manager_node(founding: Founding) -> api.Node:
+    """The founder's own node object; the role manager promotes it within moments."""
+    node = api.Node(id=founding.node_id)
+    node.spec.desired_role = api.NodeRole.MANAGER
+    node.spec.membership = api.NodeSpec.Membership.ACCEPTED
+    node.spec.availability = founding.availability
+    node.certificate.cn = founding.node_id
+    node.certificate.role = api.NodeRole.MANAGER
+    node.certificate.status.state = api.IssuanceStatus.State.ISSUED
+    return node
