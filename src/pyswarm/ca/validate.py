@@ -161,7 +161,11 @@ def _signed(child: x509.Certificate, parent: x509.Certificate) -> bool:
 def _may_sign(parent: x509.Certificate, below: int) -> bool:
     """Whether the extensions of `parent` let it sign certificates, with `below` other authorities between it and the leaf."""
     basic = usage = None
-    for extension in parent.extensions:
+    try:
+        extensions = parent.extensions
+    except ValueError:
+        return False
+    for extension in extensions:
         if isinstance(extension.value, x509.BasicConstraints):
             basic = extension.value
         elif isinstance(extension.value, x509.KeyUsage):
