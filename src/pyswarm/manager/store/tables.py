@@ -98,6 +98,16 @@ class Schema(Generic[T]):
             found[index] = keys_of(obj)
         return found
 
+    def order(self, obj: T, selector: Everything | Exact | Prefix) -> tuple[str, str]:
+        """Where an object stands in a selector's result: by index key, then by id."""
+        match selector:
+            case Prefix("name", _, None):
+                return (self.name(obj) or "").lower(), obj.id
+            case Prefix(_, prefix, str() as under):
+                values = (i.val for i in self.annotations(obj).indices if i.key == under and i.val.startswith(prefix))
+                return min(values, default=""), obj.id
+        return "", obj.id
+
 
 class Table(Generic[T]):
     """Objects of one kind. Reading is all that code outside the store may do.

@@ -12,6 +12,7 @@ from pyswarm.errors import Unknown
 from pyswarm.manager.store.events import Action
 from pyswarm.manager.store.rules import Exists, NameConflict, NoKind, NotExist, SequenceConflict
 from pyswarm.manager.store.tables import (
+    AnyOf,
     Exact,
     Kind,
     Schema,
@@ -110,14 +111,15 @@ class TxTable(Generic[T]):
         return self._base.get(object_id)
 
     def find(self, selector: Selector) -> list[T]:
-        """The selected objects as this transaction sees them."""
-        found = [o for o in self._base.find(selector) if o.id not in self._hidden] if self._hidden else self._base.find(selector)
-        if len(self._own):
-            own = self._own.find(selector)
-            if own:
-                found += own
-                if isinstance(selector, Exact):
-                    found.sort(key=_id_of)
+        """The selected objects as this transaction sees them, in the same order as the committed table gives."""
+        if isinstance(selector, AnyOf):
+            return list({o.id: o for part in selector.parts for o in self.find(part)}.values())
+        found = self._base.find(selector)
+        if self._hidden:
+            found = [o for o in found if o.id not in self._hidden]
+        own = self._own.find(selector) if len(self._own) else []
+        if own:
+            found = sorted(found + own, key=lambda o: self.schema.order(o, selector))
         return found
 
     def create(self, obj: T) -> T:
@@ -198,10 +200,6 @@ class TxTable(Generic[T]):
             self._own.put(own)
         if not hidden:
             self._hidden.discard(object_id)
-
-
-def _id_of(obj: Any) -> str:
-    return obj.id  # type: ignore[no-any-return]
 
 
 class Tx:
