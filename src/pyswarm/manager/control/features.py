@@ -1,0 +1,77 @@
+"""What this manager cannot do yet, in one place: switch a field on when its component exists.
+
+Accepting what nobody will carry out leaves a service that never runs and never says why, so it is refused when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from pyswarm.api import v1 as api
+from pyswarm.errors import Unimplemented
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The parts a request may rely on. The defaults say what is there today."""
+
+    global_services: bool = False
+    jobs: bool = False
+    networks: bool = False
+    ingress: bool = False
+    """Ports published through the routing mesh; needs `networks`."""
+    templates: bool = False
+    volumes: bool = False
+    several_managers: bool = False
+
+    @classmethod
+    def everything(cls) -> Features:
+        """All of them, as if every component existed."""
+        return cls(**{field.name: True for field in fields(cls)})
+
+
+def check_mode(spec: api.ServiceSpec, features: Features) -> None:
+    """Raises Unimplemented for a mode without orchestrator."""
+    mode = spec.WhichOneof("mode")
+    if mode == "global" and not features.global_services:
+        raise Unimplemented("ServiceSpec.global: global services are not supported yet; use a replicated service")
+    if mode in {"replicated_job", "global_job"} and not features.jobs:
+        raise Unimplemented(f"ServiceSpec.{mode}: jobs are not supported yet; use a replicated service with restart condition none")
+
+
+def check_service(spec: api.ServiceSpec, features: Features) -> None:
+    """What a service asks of components that do not exist yet. Raises Unimplemented naming the field and the remedy."""
+    if not features.networks and (spec.task.networks or spec.networks):
+        raise Unimplemented("TaskSpec.networks: networks are not supported yet; leave them out and publish ports in host mode")
+    if not features.ingress:
+        for port in spec.endpoint.ports:
+            if port.publish_mode == api.PortConfig.INGRESS:
+                number = port.published_port or port.target_port
+                raise Unimplemented(f"EndpointSpec.ports: port {number} asks for ingress mode, which is not supported yet; use host mode")
+    if not features.templates:
+        for field, text in templated(spec.task.container):
+            if "{{" in text:
+                raise Unimplemented(f"ContainerSpec.{field}: templates are not supported yet; write the value out or remove '{{{{'")
+    if not features.volumes:
+        for mount in spec.task.container.mounts:
+            if mount.type == api.Mount.CLUSTER:
+                raise Unimplemented("ContainerSpec.mounts: cluster volumes are not supported yet; use a bind, volume or tmpfs mount")
+
+
+def check_payload(message: str, templating: bool, features: Features) -> None:
+    """A secret's or config's `templating` without anyone to expand it would reach the container unexpanded. Raises Unimplemented."""
+    if templating and not features.templates:
+        raise Unimplemented(f"{message}.templating: templates are not supported yet; write the data out and leave templating out")
+
+
+def templated(container: api.ContainerSpec) -> Iterator[tuple[str, str]]:
+    """Every text of a container spec that is a template, with the field it stands in (spec section 21.1)."""
+    for entry in container.env:
+        yield "env", entry.partition("=")[2]
+    for mount in container.mounts:
+        yield "mounts", mount.source
+        yield "mounts", mount.target
+        for value in (*mount.volume_options.labels.values(), *mount.volume_options.driver_config.options.values()):
+            yield "mounts", value
+    yield "hostname", container.hostname
