@@ -12,6 +12,7 @@ alert that says why, not a reset.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import socket
@@ -228,12 +229,13 @@ class _Outer(asyncio.Protocol):
             if not self._established:
                 self._tls.do_handshake()
                 self._on_handshake()
-            while not self._closing and (plain := self._tls.read(_CHUNK)):
-                self._forward(plain)
+            while not self._closing:
+                if plain := self._tls.read(_CHUNK):
+                    self._forward(plain)
+                else:  # the client's orderly farewell
+                    self.close()
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:
-            self.close()
         except (ssl.SSLError, ValueError) as error:
             # ValueError: a certificate that verifies but whose subject cannot be read.
             log.info("tls failed", peer=self.peer.remote_addr, error=getattr(error, "reason", None) or str(error))
@@ -293,10 +295,9 @@ class _Outer(asyncio.Protocol):
         self._closing = True
         self.deadline = self._front.clock.monotonic() + self._front.limits.linger_seconds
         if self._established:
-            try:
+            # It always wants the peer's farewell too, for which nobody waits.
+            with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
-            except ssl.SSLError:
-                log.debug("no orderly tls farewell", peer=self.peer.remote_addr)
         self._flush()
         self.transport.close()
 
