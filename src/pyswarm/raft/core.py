@@ -1,0 +1,306 @@
+"""PySyncObj, driven by hand and kept on a short leash. The only module that imports it.
+
+The library decides elections, replication and commitment. What it must not do is taken out of its hands here: it never reads a pickle,
+never swallows a failed snapshot, never lets an apply error pass, never campaigns by its own timer, never queues a command
+(spec/store-and-raft, section 21). All of that hangs on private names of one release, so exactly that release is demanded at start.
+
+The library is one clock-reading object among possibly many in a process (tests run whole clusters), but its clock is a module global:
+every call into it goes through `_enter`, which first points that global at this core's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+import pysyncobj.journal
+import pysyncobj.pickle
+import pysyncobj.syncobj as library
+from pysyncobj.config import SyncObjConf
+from pysyncobj.node import Node
+from pysyncobj.transport import Transport
+from pysyncobj.version import VERSION
+
+from pyswarm.raft import commands
+from pyswarm.raft.errors import ApplyFailed, IncompatibleLibrary, StorageError
+from pyswarm.raft.journal import Journal
+from pyswarm.raft.snapshots import SnapshotStore
+
+PINNED = "0.3.17"
+_METHODS = (
+    "applyLogEntries", "connectedToAnyone", "doApplyCommand", "doChangeCluster", "generateRaftTimeout", "getCurrentLogIndex",
+    "getEntries", "loadDumpFile", "onBecomeLeader", "onMessageReceived", "onNodeConnected", "onNodeDisconnected",
+    "onReadonlyNodeConnected", "onReadonlyNodeDisconnected", "parseChangeClusterRequest", "sendAppendEntries", "setCurrentTerm",
+    "setState", "tryLogCompaction", "updateClusterConfiguration",
+)  # fmt: skip
+_ATTRIBUTES = (
+    "commandsQueue", "lastResponseTime", "lastSerializedEntry", "needLoadDumpFile", "noopIDx", "otherNodes", "raftCommitIndex",
+    "raftCurrentTerm", "raftElectionDeadline", "raftLastApplied", "raftLeader", "raftLog", "raftMatchIndex", "raftNextIndex",
+    "raftState", "serializer", "transferInProgress", "transport", "votedForNodeId",
+)  # fmt: skip
+
+Message = dict[str, Any]
+"""A message in the library's own form. Leaves this module only towards the codec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds."""
+
+    heartbeat: float
+    election: float
+
+
+class Outlet(Protocol):
+    """Where the library's messages go, and what it says about connections."""
+
+    def send(self, raft_id: int, message: Message) -> None:
+        """Hand a message on; it must leave in order, and only when what it rests on is synced."""
+        ...
+
+    def connect(self, raft_id: int) -> None:
+        """A voter appeared."""
+        ...
+
+    def disconnect(self, raft_id: int) -> None:
+        """A voter is gone."""
+        ...
+
+
+def check_library(version: str = VERSION) -> None:
+    """Refuse any PySyncObj but the pinned one. Raises IncompatibleLibrary."""
+    if version != PINNED:
+        raise IncompatibleLibrary(f"pyswarm needs PySyncObj {PINNED} exactly, found {version}: pip install pysyncobj=={PINNED}")
+    _demand(library.SyncObj, _METHODS)
+    _demand_globals()
+
+
+def refuse_pickles() -> None:
+    """Replace the library's unpicklers by functions that raise, wherever they are bound."""
+    pysyncobj.pickle.loads = pysyncobj.pickle.load = pysyncobj.journal.loads = _unpickle
+
+
+def _unpickle(*_args: object) -> NoReturn:
+    raise StorageError("refused to unpickle: pyswarm neither writes nor reads pickles")
+
+
+def _demand(where: object, names: Iterable[str]) -> None:
+    missing = [n for n in names if not hasattr(where, f"_SyncObj__{n}")]
+    if missing:
+        raise _lacking(missing)
+
+
+def _demand_globals() -> None:
+    missing = [n for n in ("monotonicTime", "createJournal") if not hasattr(library, n)]
+    if missing:
+        raise _lacking(missing)
+
+
+def _lacking(names: Iterable[str]) -> IncompatibleLibrary:
+    listed = ", ".join(sorted(names))
+    return IncompatibleLibrary(f"PySyncObj {VERSION} lacks {listed}: pip install --force-reinstall pysyncobj=={PINNED}")
+
+
+def _create_journal(journal: object) -> Journal:
+    """The library asks for a journal by file name; ours comes ready-made in that place."""
+    if not isinstance(journal, Journal):
+        raise StorageError("PySyncObj was started without a journal of ours")
+    return journal
+
+
+class Wire(Transport):  # type: ignore[misc]
+    """The library's transport: hands everything to an Outlet."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__(None, None, [])
+        self._outlet = outlet
+
+    @property
+    def ready(self) -> bool:
+        """Always: connections are somebody else's business."""
+        return True
+
+    def send(self, node: Node, message: Message) -> bool:
+        """Queue a message for a member."""
+        self._outlet.send(int(node.id), message)
+        return True
+
+    def addNode(self, node: Node) -> None:  # noqa: N802 - the library's name
+        """A voter was added to the configuration."""
+        self._outlet.connect(int(node.id))
+
+    def dropNode(self, node: Node) -> None:  # noqa: N802 - the library's name
+        """A voter was removed from the configuration."""
+        self._outlet.disconnect(int(node.id))
+
+    def destroy(self) -> None:
+        """Nothing is open here."""
+
+
+class _NoPoller:
+    """The library polls its own sockets each tick; it has none."""
+
+    def poll(self, timeout: float) -> None:
+        """Nothing to wait for."""
+
+
+def _configuration(journal: Journal, timing: Timing) -> SyncObjConf:
+    """The library's settings, with the reasons in spec/store-and-raft, section 21.10."""
+    return SyncObjConf(
+        autoTick=False,
+        useFork=False,
+        commandsWaitLeader=False,
+        commandsQueueSize=0,
+        appendEntriesUseBatch=True,
+        appendEntriesBatchSizeBytes=2 << 20,
+        appendEntriesPeriod=timing.heartbeat,
+        raftMinTimeout=max(timing.election, 4 * timing.heartbeat),
+        raftMaxTimeout=2 * max(timing.election, 4 * timing.heartbeat),
+        connectionTimeout=3 * max(timing.election, 4 * timing.heartbeat),
+        leaderFallbackTimeout=timing.election,
+        dynamicMembershipChange=True,
+        logCompactionMinEntries=10**9,
+        logCompactionMinTime=10**9,
+        journalFile=journal,
+        fullDumpFile=None,
+        pollerType="select",
+    )
+
+
+class Core(library.SyncObj):  # type: ignore[misc]
+    """One member's consensus. Everything runs on the caller's thread; nothing here waits.
+
+    `apply` gets (index, command) of each committed entry in order; `install` is called when a received snapshot is to become the state and
+    returns its two entries and voters. Exceptions of both surface from `tick` or `receive` and are final.
+    """
+
+    def __init__(
+        self,
+        raft_id: int,
+        others: Iterable[int],
+        journal: Journal,
+        snapshots: SnapshotStore,
+        outlet: Outlet,
+        timing: Timing,
+        clock: Callable[[], float],
+        apply: Callable[[int, bytes], None],
+    ) -> None:
+        check_library()
+        refuse_pickles()
+        self._clock = clock
+        self._journal = journal
+        self._apply = apply
+        self._wire = Wire(outlet)
+        library.createJournal = _create_journal
+        self._enter()
+        super().__init__(Node(str(raft_id)), [Node(str(o)) for o in others], conf=_configuration(journal, timing), transport=self._wire)
+        _demand(self, _ATTRIBUTES)
+        self._SyncObj__serializer = snapshots
+        self._SyncObj__needLoadDumpFile = False
+        self._poller = _NoPoller()
+
+    def start_from(self, applied: int) -> None:
+        """Say that the state machine holds a snapshot of everything up to `applied`. Before the first tick only."""
+        self._SyncObj__raftLastApplied = applied
+        self._SyncObj__raftCommitIndex = max(applied, self.committed)
+        self._SyncObj__lastSerializedEntry = applied - 1
+        self._journal.reveal()
+
+    # --- driving
+
+    def append(self, command: bytes) -> tuple[int, int]:
+        """Add an entry of this leader's term to the log; its (index, term). The caller checks leadership first.
+
+        Bypasses the library's command queue, which would keep a command for a later term when this one ends (section 21.4, S17).
+        """
+        if not self.leading:
+            raise RuntimeError("only a leader appends")
+        index, term = self._journal.last[1] + 1, self.term
+        if command[0] == commands.Type.VOTERS:
+            self._SyncObj__doChangeCluster(self._SyncObj__parseChangeClusterRequest(command))
+        self._journal.add(command, index, term)
+        return index, term
+
+    def tick(self) -> None:
+        """Elections, commitment, apply, snapshots: whatever is due."""
+        self._enter()
+        self.doTick(0.0)
+
+    def send_entries(self) -> None:
+        """Send what the others lack, or a heartbeat, now."""
+        self._enter()
+        self._SyncObj__sendAppendEntries()
+
+    def campaign(self) -> None:
+        """Stand for election in the next tick."""
+        self._SyncObj__raftElectionDeadline = float("-inf")
+
+    def snapshot(self) -> None:
+        """Begin a snapshot in the next tick."""
+        self.forceLogCompaction()
+
+    # --- state
+
+    @property
+    def leading(self) -> bool:
+        """Whether this member is leader of its term; being caught up is another matter."""
+        return bool(self._isLeader())
+
+    @property
+    def leader_id(self) -> int:
+        """Raft id of the leader last heard of, 0 without one."""
+        leader = self._getLeader()
+        return 0 if leader is None else int(leader.id)
+
+    @property
+    def term(self) -> int:
+        """Current term."""
+        return int(self.raftCurrentTerm)
+
+    @property
+    def committed(self) -> int:
+        """Index up to which the log is known to be final."""
+        return int(self.raftCommitIndex)
+
+    @property
+    def applied(self) -> int:
+        """Index of the last applied entry."""
+        return int(self.raftLastApplied)
+
+    @property
+    def caught_up(self) -> bool:
+        """Leading, and everything up to the empty entry that opened the term is applied."""
+        return self.leading and self.applied >= self._SyncObj__noopIDx
+
+    @property
+    def voters(self) -> set[int]:
+        """Raft ids of the other voters."""
+        return {int(n.id) for n in self.otherNodes}
+
+    # --- taken out of the library's hands
+
+    def _enter(self) -> None:
+        library.monotonicTime = self._clock
+
+    def _SyncObj__generateRaftTimeout(self) -> float:  # noqa: N802 - the library's name
+        return float("inf")
+
+    def _SyncObj__doApplyCommand(self, command: bytes) -> None:  # noqa: N802 - the library's name
+        index = int(self.raftLastApplied) + 1
+        try:
+            self._apply(index, command)
+        except Exception as exc:
+            raise ApplyFailed(f"log entry {index} could not be applied ({exc!r}): stopping rather than differ from the others") from exc
+
+    def _SyncObj__parseChangeClusterRequest(self, command: bytes) -> list[Any] | None:  # noqa: N802 - the library's name
+        if command[0] != commands.Type.VOTERS:
+            return None
+        change = commands.parse_membership(command)
+        if change is None:
+            return None
+        raft_id = str(change.member.raft_id)
+        return ["add" if change.kind == change.ADD else "rem", raft_id, Node(raft_id)]
+
+    def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:  # noqa: ARG002, N802, N803 - the library's names
+        raise StorageError("a snapshot arrived although none can be received")

@@ -1,0 +1,174 @@
+"""Snapshots of the replicated state: files that are whole, verified and encrypted, or not there.
+
+Taking one never stops the loop for longer than copying a few dictionaries: the state is captured on the loop, and built, encrypted and
+written in a thread. PySyncObj is told "done" only after file and directory are synced; what it then does (dropping old entries) may be cut
+short by a crash at any point without loss, because the journal is read together with the snapshot (spec/store-and-raft, section 21.7).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable
+
+import structlog
+from cryptography.exceptions import InvalidTag
+from google.protobuf.message import DecodeError
+
+from pyswarm.api import v1 as api
+from pyswarm.api.private import raft_pb2
+from pyswarm.raft import records
+from pyswarm.raft.disk import Disk
+from pyswarm.raft.errors import CorruptJournal, StorageError
+from pyswarm.raft.journal import Entry
+from pyswarm.raft.records import Kind
+from pyswarm.raft.vault import Vault
+
+log = structlog.get_logger(__name__)
+
+_NAME = re.compile(r"[0-9a-f]{16}-([0-9a-f]{16})\.snap")
+
+
+class SnapshotFiles:
+    """The directory of snapshots. Blocking."""
+
+    def __init__(self, disk: Disk, vault: Vault) -> None:
+        self._disk = disk
+        self._vault = vault
+
+    def names(self) -> list[str]:
+        """The snapshots, newest first."""
+        found = [n for n in self._disk.names() if _NAME.fullmatch(n)]
+        return sorted(found, key=_index_of, reverse=True)
+
+    def load(self) -> raft_pb2.LogSnapshot | None:
+        """The newest usable snapshot; damaged ones are renamed `*.broken`. Raises WrongKey, ForeignDirectory, StorageError."""
+        for name in self.names():
+            try:
+                return self._read(name)
+            except CorruptJournal as exc:
+                log.exception("a raft snapshot is damaged and set aside", file=name, reason=str(exc))
+                self._disk.rename(name, name + ".broken")
+        return None
+
+    def oldest(self) -> int:
+        """Index of the oldest snapshot kept, 0 without any."""
+        names = self.names()
+        return _index_of(names[-1]) if names else 0
+
+    def write(self, snapshot: raft_pb2.LogSnapshot, keep_old: int) -> None:
+        """Store a snapshot durably, then delete all but it and the `keep_old` before it. Raises OSError; then nothing was deleted."""
+        last = snapshot.start.last
+        header, cipher = self._vault.new_file()
+        head = records.encode(Kind.IDENTITY, 1, 1, 0, 0, header)
+        sealed = cipher.seal(snapshot.SerializeToString(deterministic=True), records.context(Kind.SNAPSHOT, 2, last.index, last.term))
+        name = f"{last.term:016x}-{last.index:016x}.snap"
+        self._disk.create(name, head + records.encode(Kind.SNAPSHOT, 2, 1, last.index, last.term, sealed))
+        for old in self.names()[1 + keep_old :]:
+            self._disk.remove(old)
+
+    def _read(self, name: str) -> raft_pb2.LogSnapshot:
+        file = str(self._disk.path / name)
+        found, damage = records.scan(self._disk.read(name), 1)
+        if damage is not None or [r.kind for r in found] != [Kind.IDENTITY, Kind.SNAPSHOT]:
+            raise CorruptJournal(file, damage.offset if damage else 0, damage.what if damage else "it does not hold a snapshot")
+        cipher = self._vault.open_file(found[0].payload, file)
+        record = found[1]
+        try:
+            plain = cipher.open(record.payload, records.context(record.kind, record.number, record.index, record.term))
+            snapshot = raft_pb2.LogSnapshot.FromString(plain)
+        except (InvalidTag, DecodeError):
+            raise CorruptJournal(file, found[0].end, "its content was changed") from None
+        if snapshot.snapshot.version != api.Snapshot.V0:
+            raise StorageError(f"raft snapshot {file}: unrecognized snapshot version {snapshot.snapshot.version}")
+        return snapshot
+
+
+class State(enum.IntEnum):
+    """PySyncObj's SERIALIZER_STATE, by value."""
+
+    IDLE = 0
+    WORKING = 1
+    SUCCESS = 2
+    FAILED = 3
+
+
+class SnapshotStore:
+    """What PySyncObj calls its serializer: starts a snapshot, says when it is done. Loop thread only, except the job it hands out."""
+
+    def __init__(self, files: SnapshotFiles, capture: Callable[[], Callable[[], api.Snapshot]], keep_old: Callable[[], int]) -> None:
+        self._files = files
+        self._capture = capture
+        self._keep_old = keep_old
+        self._state = State.IDLE
+        self._id: int | None = None
+        self._job: Callable[[], None] | None = None
+        self._writing = 0
+        self._oldest = 0
+        self._finished: int | None = None
+        self.index = 0
+        """Index of the newest snapshot on disk."""
+
+    # --- what PySyncObj calls
+
+    def serialize(self, data: tuple[object, Entry, Entry, object], id: int) -> None:  # noqa: A002 - PySyncObj's name
+        """Begin a snapshot of the present state, which is that after entry `data[1]`."""
+        last, prev = data[1], data[2]
+        build = self._capture()
+        keep_old = self._keep_old()
+
+        def job() -> None:
+            start = raft_pb2.LogStart(
+                prev=raft_pb2.LogEntry(command=prev[0], index=prev[1], term=prev[2]),
+                last=raft_pb2.LogEntry(command=last[0], index=last[1], term=last[2]),
+            )
+            self._files.write(raft_pb2.LogSnapshot(start=start, snapshot=build()), keep_old)
+            self._oldest = self._files.oldest()
+
+        self._state, self._id, self._job, self._writing = State.WORKING, id, job, last[1]
+
+    def checkSerializing(self) -> tuple[int, int | None]:  # noqa: N802 - PySyncObj's name
+        """State and id; success and failure are told once."""
+        state = self._state
+        if state is State.SUCCESS:
+            self._finished = self._oldest
+        if state in {State.SUCCESS, State.FAILED}:
+            self._state = State.IDLE
+        return state, self._id
+
+    def getTransmissionData(self, node: object) -> None:  # noqa: N802 - PySyncObj's name
+        """The next piece for a member that needs a snapshot: none yet, the transport between managers sends them."""
+
+    def cancelTransmisstion(self, node: object) -> None:  # noqa: N802 - PySyncObj's spelling
+        """Forget how far a member's transfer was."""
+
+    # --- what the node calls
+
+    @property
+    def busy(self) -> bool:
+        """Whether a snapshot is being taken, or its end not yet noticed."""
+        return self._state is not State.IDLE
+
+    def take_job(self) -> Callable[[], None] | None:
+        """The blocking work of a snapshot that was just begun; call it in a thread, then `finish`."""
+        job, self._job = self._job, None
+        return job
+
+    def take_finished(self) -> int | None:
+        """Once after each snapshot whose end PySyncObj has noticed: the index of the oldest snapshot still kept."""
+        finished, self._finished = self._finished, None
+        return finished
+
+    def finish(self, error: Exception | None) -> None:
+        """Say how the job went."""
+        if error is None:
+            self.index = self._writing
+            self._state = State.SUCCESS
+        else:
+            log.error("snapshot failed, will be tried again", error=str(error), index=self._writing)
+            self._state = State.FAILED
+
+
+def _index_of(name: str) -> int:
+    match = _NAME.fullmatch(name)
+    return int(match.group(1), 16) if match else 0
