@@ -135,6 +135,10 @@ class SecurityConfig:
             raise CertificateError(f"new root CA does not match existing TLS credentials: {error}") from error
         self._publish(changed)
 
+    def replace_all(self, fresh: Credentials) -> None:
+        """Take over credentials that `build` has checked, root included, whatever was trusted before."""
+        self._publish(fresh)
+
     def _publish(self, credentials: Credentials) -> None:
         self._current = credentials
         for callback in list(self._callbacks.values()):

@@ -217,6 +217,15 @@ class KeyStore:
             files.ensure_directory(self._directory, _DIRECTORY)
             files.write_atomically(self._directory / ROOT_FILE, bundle, _PUBLIC)
 
+    def erase(self) -> None:
+        """Forget root, certificate and key: the start of a life under another cluster."""
+        with self._lock:
+            for name in (KEY_FILE, CERT_FILE, _NEW_CERT_FILE, ROOT_FILE):
+                (self._directory / name).unlink(missing_ok=True)
+            if self._directory.is_dir():
+                files.sync_directory(self._directory)
+            self._headers = {}
+
     def _save(self, content: _KeyFile) -> None:
         files.write_atomically(self._directory / KEY_FILE, content.to_pem(), _SECRET)
         self._adopt(content)
