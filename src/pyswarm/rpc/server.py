@@ -180,7 +180,8 @@ class ControlServer:
         undo = self._security.subscribe(self._on_credentials)
         self._on_credentials(self._security.current)
         try:
-            await self._server.wait_for_termination()
+            # Not the server's own wait_for_termination(): cancelling that breaks the stop() that follows.
+            await asyncio.Event().wait()
         finally:
             undo()
             await self.close()
