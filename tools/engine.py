@@ -25,8 +25,40 @@ from docker import APIClient
 from docker.errors import DockerException
 
 IMAGES = ("redis:3.0.5", "redis:3.0.6", "redis:3.0.7", "busybox:latest")
-APPLETS = ("sh", "sleep", "echo", "cat", "httpd", "nc", "env", "ls", "true", "false", "kill", "ps", "wget", "dd", "head", "yes", "id", "pwd")
-APPLETS += ("hostname", "mount", "grep", "touch", "test", "seq", "tail", "printf", "ip", "stat", "rm", "mkdir", "trap", "usleep", "date")
+APPLETS = [
+    "sh",
+    "sleep",
+    "echo",
+    "cat",
+    "httpd",
+    "nc",
+    "env",
+    "ls",
+    "true",
+    "false",
+    "kill",
+    "ps",
+    "wget",
+    "dd",
+    "head",
+    "yes",
+    "id",
+    "pwd",
+    "hostname",
+    "mount",
+    "grep",
+    "touch",
+    "test",
+    "seq",
+    "tail",
+    "printf",
+    "ip",
+    "stat",
+    "rm",
+    "mkdir",
+    "usleep",
+    "date",
+]
 COMMAND = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done"]
 """Sleeps until it is asked to stop, then ends with 0 at once: PID 1 would otherwise ignore the stop signal."""
 
@@ -82,13 +114,16 @@ def start(directory: Path, *, images: Sequence[str] = IMAGES) -> Engine:
     except BaseException:
         stop(engine)
         raise
-    process.returncode = 0  # Ended by its pid, perhaps from another process: silences the complaint about a child left running.
+    finally:
+        process.returncode = 0  # It is ended by its pid, perhaps from another process: no complaint about a child left running.
     return engine
 
 
 def stop(engine: Engine) -> None:
     """End the engine, its containers and its bridge; the files stay (see `destroy`). Fine when it has ended already."""
     _end(engine.pid)
+    _end_leftovers(engine.directory)
+    (engine.directory / "docker.pid").unlink(missing_ok=True)
     subprocess.run(["ip", "link", "delete", engine.bridge], check=False, capture_output=True)
 
 
@@ -128,7 +163,11 @@ def _bridge(directory: Path) -> str:
             break
         stored.unlink(missing_ok=True)
     stored.write_text(name)
-    for arguments in (["link", "add", "name", name, "type", "bridge"], ["addr", "replace", address, "dev", name], ["link", "set", name, "up"]):
+    for arguments in (
+        ["link", "add", "name", name, "type", "bridge"],
+        ["addr", "replace", address, "dev", name],
+        ["link", "set", name, "up"],
+    ):
         done = subprocess.run(["ip", *arguments], check=False, capture_output=True, text=True)
         if done.returncode and "exists" not in done.stderr:
             raise EngineStartError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
@@ -146,11 +185,18 @@ def _await_answer(engine: Engine, process: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise EngineStartError(f"dockerd ended with status {process.returncode}: {_last_words(engine.directory)}")
-        with contextlib.suppress(DockerException, requests.RequestException), contextlib.closing(APIClient(engine.address)) as client:
-            client.ping()
+        if (engine.directory / "docker.sock").exists() and _answers(engine.address):
             return
         time.sleep(0.05)
     raise EngineStartError(f"dockerd did not answer within {START_TIMEOUT:.0f} s: {_last_words(engine.directory)}")
+
+
+def _answers(address: str) -> bool:
+    with contextlib.closing(APIClient(address, version="1.24", timeout=5)) as client:
+        try:
+            return client.ping()
+        except (DockerException, requests.RequestException):
+            return False
 
 
 def _last_words(directory: Path) -> str:
@@ -203,6 +249,15 @@ def _end(pid: int) -> None:
                 os.kill(pid, signal.SIGKILL)
                 deadline += STOP_TIMEOUT
             time.sleep(0.05)
+
+
+def _end_leftovers(directory: Path) -> None:
+    """Kills what an engine that was killed itself could not end: containerd and the shims, which name its directory on their command line."""
+    needle = f"{directory}/exec/".encode()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and needle in (entry / "cmdline").read_bytes():
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def _alive(pid: int) -> bool:

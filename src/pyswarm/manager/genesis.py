@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pyswarm.api import defaults, times
 from pyswarm.api import v1 as api
 from pyswarm.ca.unlock import MANAGER_SUBSYSTEM
+from pyswarm.errors import FailedPrecondition
 from pyswarm.manager.store import Tx, View, by
 
 
@@ -19,8 +20,8 @@ class Founding:
 
     cluster_id: str
     node_id: str
-    root_ca: api.RootCA = field(repr=False)
-    """Certificate, digest, both join tokens, and the key if this process can sign."""
+    root_ca: api.RootCA | None = field(repr=False)
+    """Certificate, digest, key and both join tokens; None on a manager that did not found the cluster in this process."""
     availability: api.NodeSpec.Availability.ValueType
     heartbeat_tick: int
     election_tick: int
@@ -35,7 +36,7 @@ def cluster_of(view: View) -> api.Cluster | None:
 
 
 def ensure(tx: Tx, founding: Founding) -> None:
-    """Create what is missing."""
+    """Create what is missing. Raises FailedPrecondition when there is no cluster and no root to found one with."""
     if cluster_of(tx) is None:
         tx.clusters.create(new_cluster(founding))
     if founding.node_id not in tx.nodes:
@@ -43,14 +44,17 @@ def ensure(tx: Tx, founding: Founding) -> None:
 
 
 def new_cluster(founding: Founding) -> api.Cluster:
-    """The cluster object with its defaults."""
+    """The cluster object with its defaults. Raises FailedPrecondition without a root CA."""
+    if founding.root_ca is None:
+        raise FailedPrecondition(
+            "the log of this manager holds no cluster, and its root CA key is gone: start over with an empty state directory"
+        )
     cluster = api.Cluster(id=founding.cluster_id, root_ca=founding.root_ca)
     spec = cluster.spec
     spec.annotations.name = defaults.CLUSTER_NAME
     spec.orchestration.task_history_retention_limit = defaults.TASK_HISTORY_LIMIT
     spec.dispatcher.heartbeat_period.CopyFrom(times.duration(defaults.HEARTBEAT_PERIOD))
-    spec.raft.snapshot_interval = defaults.SNAPSHOT_INTERVAL
-    spec.raft.log_entries_for_slow_followers = defaults.LOG_ENTRIES_FOR_SLOW_FOLLOWERS
+    spec.raft.CopyFrom(default_raft_config())
     spec.raft.heartbeat_tick = founding.heartbeat_tick
     spec.raft.election_tick = founding.election_tick
     spec.ca_config.node_cert_expiry.CopyFrom(times.duration(defaults.NODE_CERT_EXPIRY))
@@ -58,6 +62,13 @@ def new_cluster(founding: Founding) -> api.Cluster:
     if founding.autolock:
         cluster.unlock_keys.add(subsystem=MANAGER_SUBSYSTEM, key=founding.unlock_key)
     return cluster
+
+
+def default_raft_config() -> api.RaftConfig:
+    """How the log behaves where no cluster object says otherwise."""
+    return api.RaftConfig(
+        snapshot_interval=defaults.SNAPSHOT_INTERVAL, log_entries_for_slow_followers=defaults.LOG_ENTRIES_FOR_SLOW_FOLLOWERS
+    )
 
 
 def new_manager_node(founding: Founding) -> api.Node:

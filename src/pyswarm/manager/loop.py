@@ -85,6 +85,11 @@ class Driver(Generic[K]):
         self._order = 0
         self._event = asyncio.Event()
 
+    @property
+    def name(self) -> str:
+        """The loop's name."""
+        return self._loop.name
+
     async def run(self) -> None:
         """Drive the loop until cancelled. Errors of one key are logged and retried; they never stop the others."""
         undo = self._store.on_commit(self._on_commit)

@@ -1,0 +1,261 @@
+"""The composition root: what a manager consists of, in which order it starts, and what runs only while it leads.
+
+Always: the log, the store behind it, both servers, health. While leading: the loops, the dispatcher, the signer. Nothing here decides
+anything; it only puts together (spec/dispatcher-agent-node, sections 13 and 14).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import structlog
+
+from pyswarm.api import v1 as api
+from pyswarm.api.swarmkit import (
+    ca_pb2,
+    control_pb2,
+    dispatcher_pb2,
+    health_pb2,
+    logbroker_pb2,
+    raft_pb2,
+    resource_pb2,
+    watch_pb2,
+)
+from pyswarm.ca import dek, tokens
+from pyswarm.ca.credentials import SecurityConfig
+from pyswarm.ca.keystore import KeyStore
+from pyswarm.ca.root import RootCA
+from pyswarm.ca.server import CAService
+from pyswarm.ca.signer import Signer
+from pyswarm.ca.unlock import kek_of
+from pyswarm.clock import Clock
+from pyswarm.errors import FailedPrecondition, Unimplemented
+from pyswarm.manager import genesis
+from pyswarm.manager.allocator import Allocator
+from pyswarm.manager.control.control_service import ControlService
+from pyswarm.manager.dispatcher.service import DispatcherService
+from pyswarm.manager.health import HealthService
+from pyswarm.manager.keymanager import KeyManager
+from pyswarm.manager.leadership import Leadership, supervise
+from pyswarm.manager.loop import Driver
+from pyswarm.manager.orchestrator.constraintenforcer import ConstraintEnforcer
+from pyswarm.manager.orchestrator.reaper import TaskReaper
+from pyswarm.manager.orchestrator.replicated import ReplicatedOrchestrator
+from pyswarm.manager.rolemanager import RoleManager
+from pyswarm.manager.scheduler.scheduler import Scheduler
+from pyswarm.manager.store import Commit, Kind, Store
+from pyswarm.raft.node import RaftNode, RaftSettings
+from pyswarm.rpc.binder import Service, bind
+from pyswarm.rpc.server import ControlServer, RemoteServer
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_TICK = 1
+ELECTION_TICK = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerConfig:
+    """What a manager is told when it starts."""
+
+    state_dir: Path
+    listen_remote: str
+    control_socket: Path
+    advertise_remote: str = ""
+    availability: api.NodeSpec.Availability.ValueType = api.NodeSpec.Availability.ACTIVE
+    autolock: bool = False
+    unlock_key: bytes = field(default=b"", repr=False)
+    heartbeat_tick: int = HEARTBEAT_TICK
+    election_tick: int = ELECTION_TICK
+    force_new_cluster: bool = False
+    join_addr: str = ""
+
+
+class Manager:
+    """One manager. `await run()` until cancelled; `ready` is set once it leads, serves, and its cluster object exists."""
+
+    def __init__(self, config: ManagerConfig, security: SecurityConfig, keystore: KeyStore, root_ca: RootCA | None, clock: Clock) -> None:
+        """`root_ca` is the one just made by the founder of a cluster, else None: it is then in the store."""
+        self.ready = asyncio.Event()
+        self.store = Store(clock)
+        self._config = config
+        self._security = security
+        self._keystore = keystore
+        self._root_ca = root_ca
+        self._clock = clock
+        me = security.current
+        self.raft = RaftNode(
+            node_id=me.node_id,
+            cluster_id=me.organization,
+            directory=config.state_dir / "raft",
+            machine=self.store,
+            data_key=data_key(keystore),
+            clock=clock,
+            settings=RaftSettings(heartbeat_tick=config.heartbeat_tick, election_tick=config.election_tick),
+            config=self._raft_config,
+            addr=config.advertise_remote,
+        )
+        self.store.attach(self.raft)
+        self._health = HealthService("Raft", "ControlAPI")
+        self._signer = Signer(self.store, clock)
+        # Only spreads heartbeats and retries over time.
+        self._dispatcher = DispatcherService(self.store, self.raft, clock, node_id=me.node_id, rng=random.Random())  # noqa: S311
+        services = self._services()
+        self._remote = RemoteServer(
+            services=services,
+            security=security,
+            directory=_Alone(self.raft),
+            blacklist=self._blacklist,
+            inner_directory=config.state_dir / "run",
+            clock=clock,
+        )
+        self._control = ControlServer(
+            services=services, security=security, directory=_Alone(self.raft), remote_addr=self._own_address, clock=clock
+        )
+
+    async def run(self) -> None:
+        """Serve until cancelled, then stop in the reverse order. Raises what makes a manager impossible: addresses taken, log unusable."""
+        if self._config.join_addr and not (self._config.state_dir / "raft").exists():
+            raise Unimplemented("joining a cluster as a second manager is not supported yet; join with the worker token")
+        try:
+            await self._remote.listen(self._config.listen_remote)
+            await self._control.listen(self._config.control_socket)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.raft.run(), name="raft")
+                group.create_task(self.store.run(), name="store")
+                await self.raft.started()
+                group.create_task(Leadership(self.raft, self._lead).run(), name="leadership")
+                group.create_task(self._follow_unlock_key(), name="unlock key")
+                group.create_task(self._remote.run(), name="remote API")
+                group.create_task(self._control.run(), name="control API")
+                self._health.set_serving("Raft")
+                self._health.set_serving("ControlAPI")
+        finally:
+            await self._remote.close()
+            await self._control.close()
+
+    def _services(self) -> list[Service]:
+        """Every service of the contract; what has no implementation yet answers UNIMPLEMENTED."""
+        ca_service = CAService(self.store, self._signer)
+        nothing = object()
+        implementations = {
+            ca_pb2.DESCRIPTOR: {"CA": ca_service, "NodeCA": ca_service},
+            control_pb2.DESCRIPTOR: {"Control": ControlService(self.store, self.raft, self._clock)},
+            dispatcher_pb2.DESCRIPTOR: {"Dispatcher": self._dispatcher},
+            health_pb2.DESCRIPTOR: {"Health": self._health},
+            logbroker_pb2.DESCRIPTOR: {},
+            raft_pb2.DESCRIPTOR: {},
+            resource_pb2.DESCRIPTOR: {},
+            watch_pb2.DESCRIPTOR: {},
+        }
+        return [
+            bind(descriptor, found.get(name, nothing))
+            for file, found in implementations.items()
+            for name, descriptor in file.services_by_name.items()
+        ]
+
+    async def _lead(self) -> None:
+        """The duties of the leader, until cancelled."""
+        await self.store.update(lambda tx: genesis.ensure(tx, self._founding()))
+        self.ready.set()
+        store, clock = self.store, self._clock
+        drivers: list[Driver[Any]] = [
+            Driver(Allocator(), store, clock),
+            Driver(Scheduler(), store, clock),
+            Driver(ConstraintEnforcer(), store, clock),
+            Driver(TaskReaper(), store, clock),
+            Driver(ReplicatedOrchestrator(), store, clock),
+            Driver(RoleManager(self._is_member), store, clock),
+        ]
+        components: dict[str, Callable[[], Awaitable[None]]] = {
+            "key manager": KeyManager(store, clock).run,
+            "dispatcher": self._dispatcher.run,
+            "signer": self._signer.run,
+        }
+        components |= {driver.name: driver.run for driver in drivers}
+        await supervise(components, clock)
+
+    def _founding(self) -> genesis.Founding:
+        me = self._security.current
+        return genesis.Founding(
+            cluster_id=me.organization,
+            node_id=me.node_id,
+            root_ca=stored_root(self._root_ca) if self._root_ca is not None else None,
+            availability=self._config.availability,
+            heartbeat_tick=self._config.heartbeat_tick,
+            election_tick=self._config.election_tick,
+            autolock=self._config.autolock,
+            unlock_key=self._keystore.kek,
+        )
+
+    async def _follow_unlock_key(self) -> None:
+        """Keep this manager's key file encrypted as the cluster object says (spec/ca-and-security, section 17)."""
+        changed = asyncio.Event()
+        changed.set()
+
+        def on_commit(commit: Commit) -> None:
+            if any(event.kind is Kind.CLUSTER for event in commit.events):
+                changed.set()
+
+        undo = self.store.on_commit(on_commit)
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                cluster = genesis.cluster_of(self.store)
+                if cluster is not None:
+                    await asyncio.to_thread(self._keystore.rotate_kek, kek_of(cluster))
+        finally:
+            undo()
+
+    def _raft_config(self) -> api.RaftConfig:
+        cluster = genesis.cluster_of(self.store)
+        return cluster.spec.raft if cluster is not None else genesis.default_raft_config()
+
+    def _blacklist(self) -> Mapping[str, api.BlacklistedCertificate]:
+        cluster = genesis.cluster_of(self.store)
+        return cluster.blacklisted_certificates if cluster is not None else {}
+
+    def _is_member(self, node_id: str) -> bool:
+        return any(member.node_id == node_id for member in self.raft.members())
+
+    def _own_address(self) -> str:
+        return self._config.advertise_remote or self._remote.address
+
+
+class _Alone:
+    """The leader directory of a cluster with one manager."""
+
+    def __init__(self, raft: RaftNode) -> None:
+        self._raft = raft
+
+    @property
+    def is_leader(self) -> bool:
+        """This node leads and is caught up."""
+        return self._raft.is_leader
+
+    def leader_channel(self) -> grpc.aio.Channel | None:
+        """Nobody else leads."""
+        return None
+
+
+def stored_root(root: RootCA) -> api.RootCA:
+    """A root just made, as the cluster object keeps it, with fresh join tokens."""
+    stored = api.RootCA(ca_cert=root.bundle, ca_cert_hash=root.digest, ca_key=root.signer.key_pem if root.signer else b"")
+    stored.join_tokens.worker = tokens.generate(root.bundle)
+    stored.join_tokens.manager = tokens.generate(root.bundle)
+    return stored
+
+
+def data_key(keystore: KeyStore) -> bytes:
+    """The key of this manager's log, made at the first start. Raises FailedPrecondition while a rotation of it is unfinished."""
+    keys = keystore.update_data_keys(lambda known: known or dek.DataKeys(current=dek.new_key()))
+    if keys is None:
+        raise FailedPrecondition(f"no data key in {keystore.directory}")
+    return keys.current

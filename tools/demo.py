@@ -1,0 +1,354 @@
+"""The README's story with real processes: three nodes on loopback, every command printed before its output.
+
+`make demo` runs it. Tasks run in Docker when an engine answers and the images can be had, else as plain processes; it says which. All it
+starts lives under one temporary directory and is gone at the end. Exit status 0 and a last line `demo: ok`, or the reason of the failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import docker
+import docker.errors
+
+BIN = pathlib.Path(sys.executable).parent
+IMAGES = ("redis:3.0.5", "redis:3.0.6", "redis:3.0.7")
+PATIENCE = 60.0
+BUSYBOX = pathlib.Path("/bin/busybox")
+
+
+class DemoError(Exception):
+    """The story went another way than the README says."""
+
+
+def say(text: str) -> None:
+    """One line of the narrator."""
+    print(f"\n# {text}", flush=True)
+
+
+def until(what: str, check: Callable[[], object], patience: float = PATIENCE) -> None:
+    """Poll until `check` gives something true."""
+    deadline = time.monotonic() + patience
+    while not check():
+        if time.monotonic() > deadline:
+            raise DemoError(f"waited {patience:.0f} s in vain until {what}")
+        time.sleep(0.2)
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Engine:
+    """The Docker Engine of this machine, if one answers, and what the demo put into it."""
+
+    def __init__(self) -> None:
+        self.address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        self.client: docker.DockerClient | None = None
+        self._made: list[str] = []
+
+    def reason_against(self) -> str:
+        """Why tasks cannot run in Docker; empty when they can."""
+        try:
+            client = docker.DockerClient(base_url=self.address, timeout=20)
+            client.ping()
+        except (docker.errors.DockerException, OSError):
+            return f"no Docker Engine answers at {self.address}"
+        self.client = client
+        for image in IMAGES:
+            if not self._obtain(client, image):
+                return f"the engine at {self.address} has no image {image} and cannot pull it"
+        return ""
+
+    def _obtain(self, client: docker.DockerClient, image: str) -> bool:
+        with contextlib.suppress(docker.errors.ImageNotFound):
+            client.images.get(image)
+            return True
+        try:
+            client.images.pull(image)
+        except (docker.errors.DockerException, OSError):
+            return self._stand_in(client, image)
+        self._made.append(image)
+        return True
+
+    def _stand_in(self, client: docker.DockerClient, image: str) -> bool:
+        """Without a registry, an image that sleeps does: the story is about the orchestrator."""
+        if not BUSYBOX.exists():
+            return False
+        from engine import import_busybox
+
+        import_busybox(client.api, [image], BUSYBOX)
+        self._made.append(image)
+        print(f"  (no registry: {image} is a stand-in that sleeps, and is removed again)")
+        return True
+
+    def clean(self, node_ids: set[str]) -> None:
+        """Remove what the demo made: containers of its nodes, images it pulled or imported."""
+        if self.client is None:
+            return
+        for node_id in node_ids:
+            for container in self.client.containers.list(all=True, filters={"label": f"com.docker.swarm.node.id={node_id}"}):
+                container.remove(force=True, v=True)
+        for image in self._made:
+            self.client.images.remove(image, force=True)
+
+
+class Cluster:
+    """Three daemons in one directory, and the commands given to them."""
+
+    def __init__(self, root: pathlib.Path, executor: list[str]) -> None:
+        self.root = root
+        self.executor = executor
+        self.socket = root / "node-1" / "swarm.sock"
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.node_ids: set[str] = set()
+
+    def start(self, name: str, *flags: str) -> None:
+        """Start a node."""
+        command = ["pyswarmd", "-d", str(self.root / name), *flags]
+        print(f"$ {shlex.join(command)} &", flush=True)
+        log = (self.root / f"{name}.log").open("ab")
+        with log:
+            self.daemons[name] = subprocess.Popen([str(BIN / command[0]), *command[1:]], stderr=log, stdout=log, stdin=subprocess.DEVNULL)
+
+    def kill(self, name: str) -> None:
+        """The power cut: kill -9."""
+        daemon = self.daemons.pop(name)
+        print(f"$ kill -9 {daemon.pid}   # {name}", flush=True)
+        daemon.kill()
+        daemon.wait()
+
+    def ask(self, *words: str) -> str:
+        """A command's output, without showing it."""
+        environment = os.environ | {"SWARM_SOCKET": str(self.socket)}
+        done = subprocess.run([str(BIN / "pyswarmctl"), *words], env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise DemoError(f"pyswarmctl {shlex.join(words)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def show(self, *words: str) -> str:
+        """A command and its output, as on a terminal."""
+        print(f"$ pyswarmctl {shlex.join(words)}", flush=True)
+        output = self.ask(*words)
+        print(output, end="", flush=True)
+        return output
+
+    def rows(self, *words: str) -> list[list[str]]:
+        """The cells of a listing, without its two heading lines; columns are two blanks apart."""
+        lines = self.ask(*words).splitlines()
+        starts = [i for i, c in enumerate(lines[1]) if c == "-" and (i == 0 or lines[1][i - 1] == " ")]
+        ends = [*starts[1:], None]
+        return [[line[a:b].strip() for a, b in zip(starts, ends, strict=True)] for line in lines[2:]]
+
+    def nodes(self) -> dict[str, list[str]]:
+        """Rows of `node ls` by name."""
+        return {row[1]: row for row in self.rows("node", "ls")}
+
+    def replicas(self) -> str:
+        """`running/wanted` of the service."""
+        return next((row[3] for row in self.rows("service", "ls") if row[1] == "redis"), "")
+
+    def places(self) -> dict[str, str]:
+        """Node by task, for the tasks that run."""
+        return {row[0]: row[4] for row in self.rows("task", "ls") if row[3].startswith("RUNNING")}
+
+    def updated(self) -> bool:
+        """The last update ran to its end."""
+        return "COMPLETED" in self.ask("service", "inspect", "redis").split("Template")[0]
+
+    def check_alive(self) -> None:
+        """No daemon ended by itself."""
+        for name, daemon in self.daemons.items():
+            if daemon.poll() is not None:
+                tail = (self.root / f"{name}.log").read_text(errors="replace").strip().splitlines()[-1:]
+                raise DemoError(f"{name} ended with status {daemon.returncode}: {' '.join(tail)}")
+
+    def stop(self) -> None:
+        """End the daemons, by PID, and whatever tasks they left."""
+        for daemon in self.daemons.values():
+            daemon.send_signal(signal.SIGTERM)
+        for daemon in self.daemons.values():
+            try:
+                daemon.wait(15)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+        for pid in stray_processes(self.root):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def stray_processes(root: pathlib.Path) -> Iterator[int]:
+    """Processes that still work below the demo's directory: tasks of a story that was cut short."""
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                line = (entry / "cmdline").read_bytes().decode(errors="replace")
+                if str(root) in line or str((entry / "cwd").readlink()).startswith(str(root)):
+                    yield int(entry.name)
+
+
+def story(cluster: Cluster, create: list[str]) -> None:
+    """What the README promises, step by step."""
+    form(cluster)
+    serve(cluster, create)
+    update(cluster)
+    maintain(cluster)
+    lose_a_worker(cluster)
+    lose_the_manager(cluster)
+    say("the service goes, and its tasks with it")
+    cluster.show("service", "rm", "redis")
+    until("all tasks are gone", lambda: not cluster.rows("task", "ls", "--all"))
+    cluster.show("task", "ls", "--all")
+
+
+def form(cluster: Cluster) -> None:
+    """One manager, two workers."""
+    say("a first manager founds the cluster")
+    remote = f"127.0.0.1:{free_port()}"
+    sock = str(cluster.socket)
+    flags = ("--listen-control-api", sock, "--listen-remote-api", remote, "--hostname", "node-1", *cluster.executor)
+    cluster.start("node-1", *flags)
+    print(f"$ export SWARM_SOCKET={sock}")
+    until("the manager answers", lambda: cluster.check_alive() or answers(cluster))
+    inspected = cluster.show("cluster", "inspect", "default")
+    token = next(line.split()[-1] for line in inspected.splitlines() if line.strip().startswith("Worker"))
+    say("two workers join with nothing but an address and a token")
+    for name in ("node-2", "node-3"):
+        join = ("--hostname", name, "--join-addr", remote, "--join-token", token, "--listen-remote-api", f"127.0.0.1:{free_port()}")
+        cluster.start(name, *join, *cluster.executor)
+    until("three nodes are READY", lambda: cluster.check_alive() or [r[3] for r in cluster.nodes().values()] == ["READY"] * 3)
+    cluster.node_ids = {row[0] for row in cluster.nodes().values()}
+    cluster.show("node", "ls")
+
+
+def answers(cluster: Cluster) -> bool:
+    """Whether the control socket serves."""
+    with contextlib.suppress(DemoError):
+        return bool(cluster.ask("cluster", "ls", "-q"))
+    return False
+
+
+def serve(cluster: Cluster, create: list[str]) -> None:
+    """A service comes to life and grows."""
+    say("a service")
+    cluster.show("service", "create", "--name", "redis", "--image", IMAGES[0], *create)
+    until("it runs", lambda: cluster.replicas() == "1/1")
+    cluster.show("service", "ls")
+    cluster.show("service", "inspect", "redis")
+    say("six of it")
+    cluster.show("service", "update", "redis", "--replicas", "6")
+    until("six run", lambda: cluster.replicas() == "6/6")
+    cluster.show("service", "ls")
+
+
+def update(cluster: Cluster) -> None:
+    """New images, all at once and in steps."""
+    say("a new image, all at once")
+    cluster.show("service", "update", "redis", "--image", IMAGES[1])
+    until("the update is COMPLETED", cluster.updated)
+    cluster.show("service", "inspect", "redis")
+    say("another, two tasks at a time")
+    cluster.show("service", "update", "redis", "--image", IMAGES[2], "--update-parallelism", "2", "--update-delay", "2s")
+    until("the update is COMPLETED", cluster.updated)
+    cluster.show("service", "inspect", "redis")
+
+
+def maintain(cluster: Cluster) -> None:
+    """Draining, pausing, looking at tasks."""
+    say("node-1 goes into maintenance: its tasks move")
+    cluster.show("node", "drain", "node-1")
+    until("nothing runs on node-1", lambda: cluster.replicas() == "6/6" and "node-1" not in cluster.places().values())
+    cluster.show("node", "ls")
+    cluster.show("task", "ls")
+    say("and comes back; pausing takes no tasks away")
+    cluster.show("node", "activate", "node-1")
+    cluster.show("node", "pause", "node-1")
+    cluster.show("node", "ls")
+    cluster.show("node", "activate", "node-1")
+    cluster.show("task", "inspect", next(iter(cluster.places())))
+
+
+def lose_a_worker(cluster: Cluster) -> None:
+    """kill -9 of a worker's daemon, and its return."""
+    say("a worker's daemon dies (heartbeats made quick, so that nobody has to wait)")
+    cluster.show("cluster", "update", "default", "--heartbeatperiod", "1s")
+    before = cluster.nodes()["node-2"][0]
+    time.sleep(6)  # the old heartbeat period is still in the agents' hands for one beat
+    cluster.kill("node-2")
+    until("node-2 is DOWN", lambda: cluster.nodes()["node-2"][3] == "DOWN")
+    until("its tasks run elsewhere", lambda: cluster.replicas() == "6/6" and "node-2" not in cluster.places().values())
+    cluster.show("node", "ls")
+    cluster.show("task", "ls")
+    say("it comes back from its directory, as the node it was")
+    cluster.start("node-2")
+    until("node-2 is READY", lambda: cluster.check_alive() or cluster.nodes()["node-2"][3] == "READY")
+    if cluster.nodes()["node-2"][0] != before:
+        raise DemoError("node-2 lost its identity")
+    cluster.show("node", "ls")
+
+
+def lose_the_manager(cluster: Cluster) -> None:
+    """kill -9 of the only manager, and a restart from its directory."""
+    say("the only manager dies and is started again: nothing acknowledged is lost, running tasks are not disturbed")
+    places = cluster.places()
+    cluster.kill("node-1")
+    cluster.start("node-1")
+    until("the manager answers", lambda: cluster.check_alive() or answers(cluster))
+    until("three nodes are READY", lambda: [r[3] for r in cluster.nodes().values()] == ["READY"] * 3)
+    cluster.show("service", "ls")
+    until("the same tasks run", lambda: cluster.places() == places)
+    cluster.show("task", "ls")
+
+
+def main() -> int:
+    """Set up, tell the story, clean up."""
+    began = time.monotonic()
+    root = pathlib.Path(tempfile.mkdtemp(prefix="pyswarm-demo-"))
+    engine = Engine()
+    reason = engine.reason_against()
+    if reason:
+        print(f"{reason}: tasks run as plain processes (--executor process), which need a command")
+        flags, create = ["--executor", "process"], ["--command", "sleep", "--args", "3600"]
+    else:
+        print(f"tasks run in Docker, engine {engine.address}")
+        flags, create = ["--engine-addr", engine.address], []
+    cluster = Cluster(root, flags)
+    failure = ""
+    try:
+        story(cluster, create)
+    except (DemoError, OSError, docker.errors.DockerException) as error:
+        failure = str(error)
+    except KeyboardInterrupt:
+        failure = "interrupted"
+    finally:
+        cluster.stop()
+        engine.clean(cluster.node_ids)
+    if failure:
+        for log in sorted(root.glob("*.log")):
+            print(f"\n--- {log.name}", *log.read_text(errors="replace").splitlines()[-15:], sep="\n")
+        shutil.rmtree(root, ignore_errors=True)
+        print(f"demo: failed: {failure}")
+        return 1
+    shutil.rmtree(root, ignore_errors=True)
+    print(f"\n# took {time.monotonic() - began:.0f} s\ndemo: ok")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
