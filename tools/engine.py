@@ -25,40 +25,10 @@ from docker import APIClient
 from docker.errors import DockerException
 
 IMAGES = ("redis:3.0.5", "redis:3.0.6", "redis:3.0.7", "busybox:latest")
-APPLETS = [
-    "sh",
-    "sleep",
-    "echo",
-    "cat",
-    "httpd",
-    "nc",
-    "env",
-    "ls",
-    "true",
-    "false",
-    "kill",
-    "ps",
-    "wget",
-    "dd",
-    "head",
-    "yes",
-    "id",
-    "pwd",
-    "hostname",
-    "mount",
-    "grep",
-    "touch",
-    "test",
-    "seq",
-    "tail",
-    "printf",
-    "ip",
-    "stat",
-    "rm",
-    "mkdir",
-    "usleep",
-    "date",
-]
+_NAMES = (
+    "sh sleep echo cat httpd nc env ls true false kill ps wget dd head yes id pwd hostname mount grep touch test seq tail printf ip stat rm"
+)
+APPLETS = tuple(f"{_NAMES} mkdir usleep date".split())
 COMMAND = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done"]
 """Sleeps until it is asked to stop, then ends with 0 at once: PID 1 would otherwise ignore the stop signal."""
 
@@ -252,7 +222,7 @@ def _end(pid: int) -> None:
 
 
 def _end_leftovers(directory: Path) -> None:
-    """Kills what an engine that was killed itself could not end: containerd and the shims, which name its directory on their command line."""
+    """Kills what an engine that was killed itself left behind: containerd and shims, which name its directory on their command line."""
     needle = f"{directory}/exec/".encode()
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):

@@ -11,10 +11,12 @@ import requests
 import urllib3
 from docker import APIClient
 from docker.errors import DockerException
+from docker.transport import UnixHTTPAdapter
 from docker.types import CancellableStream
 
 from pyswarm.agent.executor import ExecutorError, TemporaryError
 from pyswarm.agent.executor.docker.threads import Threads
+from pyswarm.agent.executor.docker.unix import UnixAdapter
 
 NEWEST_API = (1, 44)
 """The newest Engine API this client is written for; with an older engine it speaks the engine's."""
@@ -109,6 +111,9 @@ class Transport:
             self._client = APIClient(base_url=address, version="1.24", timeout=int(ANSWER_TIMEOUT), max_pool_size=THREADS)
         except (DockerException, ValueError) as error:
             raise ExecutorError(f"{address} is not the address of a Docker Engine: {error}") from error
+        adapter = self._client.get_adapter(self._client.base_url)
+        if isinstance(adapter, UnixHTTPAdapter):
+            self._client.mount(self._client.base_url, UnixAdapter(adapter.socket_path, max_pool_size=THREADS))
         self._client.trust_env = False  # Proxy settings of the environment are for pulling, and that the engine does.
 
     def close(self) -> None:
