@@ -1,0 +1,129 @@
+"""What today's manager cannot carry out is refused, naming the field; what the store holds of it can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pyswarm.api import v1 as api
+from pyswarm.api.swarmkit import control_pb2
+from pyswarm.manager.control import ControlService
+from pyswarm.manager.control.features import templated
+from pyswarm.manager.store import Store
+from pyswarm.rpc.binder import bind
+from tests.manager.control.support import IA, ME, NF, UI, create, names_of, port, refused, service_spec, update, with_ports
+from tests.support.loops import write
+
+
+def add_volume_template(spec: api.ServiceSpec) -> None:
+    """Put a template into a volume label."""
+    mount = spec.task.container.mounts.add(target="/x")
+    mount.volume_options.labels["a"] = "{{.Node.ID}}"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda s: getattr(s, "global").SetInParent(), "ServiceSpec.global"),
+        (lambda s: s.replicated_job.SetInParent(), "ServiceSpec.replicated_job"),
+        (lambda s: s.global_job.SetInParent(), "ServiceSpec.global_job"),
+        (lambda s: s.task.networks.add(target="n"), "TaskSpec.networks"),
+        (lambda s: s.networks.add(target="n"), "TaskSpec.networks"),
+        (lambda s: with_ports(s, port(8080)), "EndpointSpec.ports: port 8080"),
+        (lambda s: with_ports(s, port(target=81)), "EndpointSpec.ports: port 81"),
+        (lambda s: setattr(s.task.container, "hostname", "{{.Task.Slot}}"), "ContainerSpec.hostname"),
+        (lambda s: s.task.container.env.append("A={{.Task.Slot}}"), "ContainerSpec.env"),
+        (add_volume_template, "ContainerSpec.mounts"),
+        (lambda s: s.task.container.mounts.add(type=api.Mount.CLUSTER, target="/x"), "ContainerSpec.mounts"),
+    ],
+)
+async def test_services(
+    today: ControlService, control: ControlService, store: Store, change: Callable[[api.ServiceSpec], object], field: str
+) -> None:
+    """A service that would never run as asked is refused on create, stored nowhere, and accepted once the part exists. [control 33]"""
+    spec = service_spec()
+    change(spec)
+    with refused(UI, field):
+        await create(today, spec)
+    assert len(store.services) == 0
+    await create(control, spec)
+
+
+async def test_updates(today: ControlService) -> None:
+    """Updates are judged like new services; host ports and literal braces elsewhere are fine. [control 33]"""
+    spec = with_ports(service_spec(), port(8080, mode=api.PortConfig.HOST))
+    spec.task.container.env.append("{{NAME}}=value")
+    spec.task.container.args.append("{{literal}}")
+    service = await create(today, spec)
+    with refused(UI, "host mode"):
+        await update(today, service, with_ports(service_spec(), port(8080)))
+    await update(today, service, service_spec(replicas=2))
+
+
+def test_templated_fields() -> None:
+    """Exactly the values that the specification calls templates are looked at. [control 142]"""
+    container = api.ContainerSpec(image="i", hostname="h", env=["A=b={{c", "X"])
+    mount = container.mounts.add(source="s", target="t")
+    mount.volume_options.labels["k"] = "l"
+    mount.volume_options.driver_config.options["k"] = "o"
+    assert [text for _, text in templated(container)] == ["b={{c", "", "s", "t", "l", "o", "h"]
+
+
+async def test_networks(today: ControlService, store: Store) -> None:
+    """Networks can be read, not made. [control 90, 92, 95]"""
+    write(store, api.Network(id="n1", spec=api.NetworkSpec(annotations=api.Annotations(name="ingress"), ingress=True)))
+    assert (await today.GetNetwork(api.GetNetworkRequest(network_id="n1"), ME)).network.id == "n1"
+    assert names_of((await today.ListNetworks(api.ListNetworksRequest(), ME)).networks) == ["ingress"]
+    for name, count in (("ingress", 1), ("INGRESS", 0)):
+        request = api.ListNetworksRequest(filters=api.ListNetworksRequest.Filters(names=[name]))
+        assert len((await today.ListNetworks(request, ME)).networks) == count
+    with refused(IA, "invalid argument", exactly=True):
+        await today.GetNetwork(api.GetNetworkRequest(name="ingress"), ME)
+    with refused(IA, "invalid argument", exactly=True):
+        await today.RemoveNetwork(api.RemoveNetworkRequest(name="ingress"), ME)
+    with refused(NF, "network x not found", exactly=True):
+        await today.GetNetwork(api.GetNetworkRequest(network_id="x"), ME)
+    with refused(UI, "networks are not supported yet"):
+        await today.CreateNetwork(api.CreateNetworkRequest(), ME)
+    with refused(UI, "networks are not supported yet"):
+        await today.RemoveNetwork(api.RemoveNetworkRequest(network_id="n1"), ME)
+
+
+async def test_volumes(today: ControlService, store: Store) -> None:
+    """Cluster volumes can be read by all filters, not made. [control 120, 122]"""
+    for number in (1, 2, 3):
+        spec = api.VolumeSpec(annotations=api.Annotations(name=f"vol{number}"), group=f"group{number % 2}", driver=api.Driver(name="d"))
+        write(store, api.Volume(id=f"volid{number}", spec=spec))
+
+    async def listed(**fields: object) -> list[str]:
+        request = api.ListVolumesRequest(filters=api.ListVolumesRequest.Filters(**fields))  # type: ignore[arg-type]
+        return names_of((await today.ListVolumes(request, ME)).volumes)
+
+    assert await listed(groups=["group1"]) == ["vol1", "vol3"]
+    assert await listed(groups=["group1"], id_prefixes=["volid3"]) == ["vol3"]
+    assert await listed(drivers=["d"], names=["vol2", "VOL1"]) == ["vol2"]
+    assert (await today.GetVolume(api.GetVolumeRequest(volume_id="volid1"), ME)).volume.id == "volid1"
+    with refused(NF, "volume  not found", exactly=True):
+        await today.GetVolume(api.GetVolumeRequest(), ME)
+    with refused(UI, "cluster volumes are not supported yet"):
+        await today.CreateVolume(api.CreateVolumeRequest(), ME)
+    with refused(UI, "cluster volumes are not supported yet"):
+        await today.UpdateVolume(api.UpdateVolumeRequest(volume_id="volid1"), ME)
+    with refused(UI, "cluster volumes are not supported yet"):
+        await today.RemoveVolume(api.RemoveVolumeRequest(volume_id="volid1"), ME)
+
+
+async def test_every_method_answers(today: ControlService) -> None:
+    """Every RPC of the service is there and answers an empty request with a status, never a crash. [control 35]"""
+    service = control_pb2.DESCRIPTOR.services_by_name["Control"]
+    bind(service, today)
+    for method in service.methods:
+        request = getattr(api, method.input_type.name)()
+        answer = getattr(today, method.name)(request, ME)
+        if method.name.startswith("List"):
+            assert await answer == getattr(api, method.output_type.name)()
+        else:
+            with pytest.raises(Exception, match=r".") as caught:
+                await answer
+            assert caught.value.code in {IA, NF, UI}  # type: ignore[attr-defined]
