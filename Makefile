@@ -22,7 +22,7 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 venv: $(VENV)/dev.stamp ## Make .venv with pyswarm and all that development needs
 
 demo: $(VENV)/run.stamp ## Walk the README's story with three real nodes on this machine
-	@$(BIN)/python tools/demo.py
+	@$(BIN)/python -m tools.demo
 
 test: $(VENV)/dev.stamp ## Run the tests
 	$(BIN)/python -m pytest
@@ -53,9 +53,9 @@ format: $(VENV)/dev.stamp ## Format the code
 	$(BIN)/ruff check --quiet --fix $(CODE)
 
 bench: $(VENV)/dev.stamp ## Run the benchmarks; one JSON object a line
-	$(BIN)/python bench/commit.py
-	$(BIN)/python bench/control.py
-	$(BIN)/python bench/replicas.py
+	$(BIN)/python -m bench.commit
+	$(BIN)/python -m bench.control
+	$(BIN)/python -m bench.replicas
 
 clean: ## Remove what make made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info

@@ -9,49 +9,28 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import shlex
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 
 import docker
 import docker.errors
 
-BIN = pathlib.Path(sys.executable).parent
+from tools.cluster import Cluster, StoryError, until
+
 IMAGES = ("redis:3.0.5", "redis:3.0.6", "redis:3.0.7")
-PATIENCE = 60.0
 BUSYBOX = pathlib.Path("/bin/busybox")
 
 
-class DemoError(Exception):
-    """The story went another way than the README says."""
+def tell(text: str) -> None:
+    """A command, or what it printed."""
+    print(text, flush=True)
 
 
 def say(text: str) -> None:
     """One line of the narrator."""
     print(f"\n# {text}", flush=True)
-
-
-def until(what: str, check: Callable[[], object], patience: float = PATIENCE) -> None:
-    """Poll until `check` gives something true."""
-    deadline = time.monotonic() + patience
-    while not check():
-        if time.monotonic() > deadline:
-            raise DemoError(f"waited {patience:.0f} s in vain until {what}")
-        time.sleep(0.2)
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Engine:
@@ -90,7 +69,7 @@ class Engine:
         """Without a registry, an image that sleeps does: the story is about the orchestrator."""
         if not BUSYBOX.exists():
             return False
-        from engine import import_busybox
+        from tools.engine import import_busybox
 
         import_busybox(client.api, [image], BUSYBOX)
         self._made.append(image)
@@ -106,101 +85,6 @@ class Engine:
                 container.remove(force=True, v=True)
         for image in self._made:
             self.client.images.remove(image, force=True)
-
-
-class Cluster:
-    """Three daemons in one directory, and the commands given to them."""
-
-    def __init__(self, root: pathlib.Path, executor: list[str]) -> None:
-        self.root = root
-        self.executor = executor
-        self.socket = root / "node-1" / "swarm.sock"
-        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self.node_ids: set[str] = set()
-
-    def start(self, name: str, *flags: str) -> None:
-        """Start a node."""
-        command = ["pyswarmd", "-d", str(self.root / name), *flags]
-        print(f"$ {shlex.join(command)} &", flush=True)
-        log = (self.root / f"{name}.log").open("ab")
-        with log:
-            self.daemons[name] = subprocess.Popen([str(BIN / command[0]), *command[1:]], stderr=log, stdout=log, stdin=subprocess.DEVNULL)
-
-    def kill(self, name: str) -> None:
-        """The power cut: kill -9."""
-        daemon = self.daemons.pop(name)
-        print(f"$ kill -9 {daemon.pid}   # {name}", flush=True)
-        daemon.kill()
-        daemon.wait()
-
-    def ask(self, *words: str) -> str:
-        """A command's output, without showing it."""
-        environment = os.environ | {"SWARM_SOCKET": str(self.socket)}
-        done = subprocess.run([str(BIN / "pyswarmctl"), *words], env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise DemoError(f"pyswarmctl {shlex.join(words)}: {done.stderr.strip()}")
-        return done.stdout
-
-    def show(self, *words: str) -> str:
-        """A command and its output, as on a terminal."""
-        print(f"$ pyswarmctl {shlex.join(words)}", flush=True)
-        output = self.ask(*words)
-        print(output, end="", flush=True)
-        return output
-
-    def rows(self, *words: str) -> list[list[str]]:
-        """The cells of a listing, without its two heading lines; columns are two blanks apart."""
-        lines = self.ask(*words).splitlines()
-        starts = [i for i, c in enumerate(lines[1]) if c == "-" and (i == 0 or lines[1][i - 1] == " ")]
-        ends = [*starts[1:], None]
-        return [[line[a:b].strip() for a, b in zip(starts, ends, strict=True)] for line in lines[2:]]
-
-    def nodes(self) -> dict[str, list[str]]:
-        """Rows of `node ls` by name."""
-        return {row[1]: row for row in self.rows("node", "ls")}
-
-    def replicas(self) -> str:
-        """`running/wanted` of the service."""
-        return next((row[3] for row in self.rows("service", "ls") if row[1] == "redis"), "")
-
-    def places(self) -> dict[str, str]:
-        """Node by task, for the tasks that run."""
-        return {row[0]: row[4] for row in self.rows("task", "ls") if row[3].startswith("RUNNING")}
-
-    def updated(self) -> bool:
-        """The last update ran to its end."""
-        return "COMPLETED" in self.ask("service", "inspect", "redis").split("Template")[0]
-
-    def check_alive(self) -> None:
-        """No daemon ended by itself."""
-        for name, daemon in self.daemons.items():
-            if daemon.poll() is not None:
-                tail = (self.root / f"{name}.log").read_text(errors="replace").strip().splitlines()[-1:]
-                raise DemoError(f"{name} ended with status {daemon.returncode}: {' '.join(tail)}")
-
-    def stop(self) -> None:
-        """End the daemons, by PID, and whatever tasks they left."""
-        for daemon in self.daemons.values():
-            daemon.send_signal(signal.SIGTERM)
-        for daemon in self.daemons.values():
-            try:
-                daemon.wait(15)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
-        for pid in stray_processes(self.root):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def stray_processes(root: pathlib.Path) -> Iterator[int]:
-    """Processes that still work below the demo's directory: tasks of a story that was cut short."""
-    for entry in pathlib.Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with contextlib.suppress(OSError):
-                line = (entry / "cmdline").read_bytes().decode(errors="replace")
-                if str(root) in line or str((entry / "cwd").readlink()).startswith(str(root)):
-                    yield int(entry.name)
 
 
 def story(cluster: Cluster, create: list[str]) -> None:
@@ -220,28 +104,15 @@ def story(cluster: Cluster, create: list[str]) -> None:
 def form(cluster: Cluster) -> None:
     """One manager, two workers."""
     say("a first manager founds the cluster")
-    remote = f"127.0.0.1:{free_port()}"
-    sock = str(cluster.socket)
-    flags = ("--listen-control-api", sock, "--listen-remote-api", remote, "--hostname", "node-1", *cluster.executor)
-    cluster.start("node-1", *flags)
-    print(f"$ export SWARM_SOCKET={sock}")
-    until("the manager answers", lambda: cluster.check_alive() or answers(cluster))
-    inspected = cluster.show("cluster", "inspect", "default")
-    token = next(line.split()[-1] for line in inspected.splitlines() if line.strip().startswith("Worker"))
+    cluster.found()
+    print(f"$ export SWARM_SOCKET={cluster.socket}")
+    cluster.show("cluster", "inspect", "default")
     say("two workers join with nothing but an address and a token")
+    token = cluster.token()
     for name in ("node-2", "node-3"):
-        join = ("--hostname", name, "--join-addr", remote, "--join-token", token, "--listen-remote-api", f"127.0.0.1:{free_port()}")
-        cluster.start(name, *join, *cluster.executor)
-    until("three nodes are READY", lambda: cluster.check_alive() or [r[3] for r in cluster.nodes().values()] == ["READY"] * 3)
-    cluster.node_ids = {row[0] for row in cluster.nodes().values()}
+        cluster.join(name, token)
+    cluster.await_ready(3)
     cluster.show("node", "ls")
-
-
-def answers(cluster: Cluster) -> bool:
-    """Whether the control socket serves."""
-    with contextlib.suppress(DemoError):
-        return bool(cluster.ask("cluster", "ls", "-q"))
-    return False
 
 
 def serve(cluster: Cluster, create: list[str]) -> None:
@@ -299,7 +170,7 @@ def lose_a_worker(cluster: Cluster) -> None:
     cluster.start("node-2")
     until("node-2 is READY", lambda: cluster.check_alive() or cluster.nodes()["node-2"][3] == "READY")
     if cluster.nodes()["node-2"][0] != before:
-        raise DemoError("node-2 lost its identity")
+        raise StoryError("node-2 lost its identity")
     cluster.show("node", "ls")
 
 
@@ -309,8 +180,8 @@ def lose_the_manager(cluster: Cluster) -> None:
     places = cluster.places()
     cluster.kill("node-1")
     cluster.start("node-1")
-    until("the manager answers", lambda: cluster.check_alive() or answers(cluster))
-    until("three nodes are READY", lambda: [r[3] for r in cluster.nodes().values()] == ["READY"] * 3)
+    cluster.await_manager()
+    cluster.await_ready(3)
     cluster.show("service", "ls")
     until("the same tasks run", lambda: cluster.places() == places)
     cluster.show("task", "ls")
@@ -328,11 +199,11 @@ def main() -> int:
     else:
         print(f"tasks run in Docker, engine {engine.address}")
         flags, create = ["--engine-addr", engine.address], []
-    cluster = Cluster(root, flags)
+    cluster = Cluster(root, flags, tell)
     failure = ""
     try:
         story(cluster, create)
-    except (DemoError, OSError, docker.errors.DockerException) as error:
+    except (StoryError, OSError, docker.errors.DockerException) as error:
         failure = str(error)
     except KeyboardInterrupt:
         failure = "interrupted"

@@ -1,0 +1,38 @@
+"""Real daemons for the tests in this directory."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Iterator
+
+import pytest
+from tools.cluster import Cluster
+
+PROCESS = ("--executor", "process")
+
+
+@pytest.fixture(scope="session")
+def new_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Cluster]]:
+    """Makes clusters of one manager and some workers, with the process executor; all end with the test session."""
+    made: list[Cluster] = []
+
+    def make(workers: int) -> Cluster:
+        root: pathlib.Path = tmp_path_factory.mktemp("cluster")
+        cluster = Cluster(root, PROCESS)
+        made.append(cluster)
+        cluster.found()
+        token = cluster.token()
+        for number in range(2, 2 + workers):
+            cluster.join(f"node-{number}", token)
+        cluster.await_ready(1 + workers)
+        return cluster
+
+    yield make
+    for cluster in made:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def small(new_cluster: Callable[[int], Cluster]) -> Cluster:
+    """One manager alone, shared by tests that only ask it things."""
+    return new_cluster(0)
