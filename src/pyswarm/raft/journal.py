@@ -82,7 +82,7 @@ class Journal:
 
     @classmethod
     def open_existing(cls, disk: Disk, vault: Vault) -> Journal | None:
-        """The log in the directory, None if there is none. Raises StorageError when it cannot be used as it is."""
+        """The log in the directory, None if there is none yet. Raises StorageError when it cannot be used as it is."""
         journal = cls(disk, vault)
         names = [n for n in disk.names() if _NAME.fullmatch(n)]
         if not names:
@@ -337,27 +337,33 @@ class Journal:
         return batch
 
     def _write(self, batch: Sequence[tuple[Kind, int, int, bytes]]) -> None:
-        if not self._segments or self._roll or self._segments[-1].size >= SEGMENT_BYTES:
-            self._start_segment()
-        segment = self._segments[-1]
+        highest = max((i for k, i, _, _ in batch if k in {Kind.ENTRY, Kind.START}), default=0)
         first = self._next_record
-        data = b"".join(self._encode(first, *item) for item in batch)
-        self._disk.append(segment.name, data)
-        self._disk.sync(segment.name)
-        segment.size += len(data)
-        segment.highest = max(segment.highest, *(i for k, i, _, _ in batch if k in {Kind.ENTRY, Kind.START}), 0)
+        if not self._segments or self._roll or self._segments[-1].size >= SEGMENT_BYTES:
+            head = self._head(first)
+            data = head + b"".join(self._encode(first, *item) for item in batch)
+            self._start_segment(data)
+        else:
+            data = b"".join(self._encode(first, *item) for item in batch)
+            self._disk.append(self._segments[-1].name, data)
+            self._disk.sync(self._segments[-1].name)
+        self._segments[-1].size += len(data)
+        self._segments[-1].highest = max(self._segments[-1].highest, highest)
         self._commit_written = self._commit
 
-    def _start_segment(self) -> None:
-        number = self._segments[-1].number + 1 if self._segments else 1
+    def _head(self, batch: int) -> bytes:
+        """What every segment starts with. From here on records are sealed with the new segment's cipher."""
         header, self._cipher = self._vault.new_file()
-        first = self._next_record
-        head = records.encode(Kind.IDENTITY, first, first, 0, 0, header)
+        head = records.encode(Kind.IDENTITY, batch, batch, 0, 0, header)
         self._next_record += 1
-        head += self._encode(first, Kind.HARD_STATE, self._commit_written, self._term, self._hard_state())
+        return head + self._encode(batch, Kind.HARD_STATE, self._commit_written, self._term, self._hard_state())
+
+    def _start_segment(self, data: bytes) -> None:
+        """A new file comes into being with its first batch in it, in one step: there is no moment at which it is half there."""
+        number = self._segments[-1].number + 1 if self._segments else 1
         name = f"{number:016x}-{self._entries[-1][1]:016x}.wal"
-        self._disk.create(name, head)
-        self._segments.append(Segment(name, number, len(head)))
+        self._disk.create(name, data)
+        self._segments.append(Segment(name, number, 0))
         self._roll = False
 
     def _encode(self, batch: int, kind: Kind, index: int, term: int, payload: bytes) -> bytes:

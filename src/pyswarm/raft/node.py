@@ -17,7 +17,7 @@ from pyswarm.clock import Clock
 from pyswarm.raft.core import Message
 from pyswarm.raft.log import Member, NodeStopped, StateMachine
 from pyswarm.raft.replica import Events, RaftSettings, Replica
-from pyswarm.raft.storage import Directory, Storage, found_storage, open_storage
+from pyswarm.raft.storage import Directories, Directory, Storage, found_storage, open_storage
 from pyswarm.raft.vault import Vault
 
 __all__ = ["RaftNode", "RaftSettings"]
@@ -45,6 +45,7 @@ class RaftNode:
 
     `directory` holds everything (`<state>/raft`); an empty one founds a cluster of one. `data_key` encrypts it, `old_keys` are also tried
     when reading. `config` is asked each time for the cluster's RaftConfig. `addr` is what others reach this manager at, and may be empty.
+    `open_directory` lets tests put something else in place of real files.
     Made and used on the event loop's thread; inert until `run`.
     """
 
@@ -61,7 +62,9 @@ class RaftNode:
         config: Callable[[], api.RaftConfig],
         addr: str = "",
         old_keys: Sequence[bytes] = (),
+        open_directory: Callable[[Path], Directories] = Directory,
     ) -> None:
+        self._open_directory = open_directory
         self._vault = Vault(cluster_id, node_id, (data_key, *old_keys))
         self._path = directory
         self._machine = machine
@@ -148,7 +151,7 @@ class RaftNode:
                 self._started.set()
 
     async def _run(self, disk_thread: ThreadPoolExecutor) -> None:
-        directory = await _in(disk_thread, lambda: Directory(self._path))
+        directory = await _in(disk_thread, lambda: self._open_directory(self._path))
         try:
             storage = await _in(disk_thread, lambda: self._load(directory))
             try:
@@ -160,7 +163,7 @@ class RaftNode:
         finally:
             directory.close()
 
-    def _load(self, directory: Directory) -> Storage:
+    def _load(self, directory: Directories) -> Storage:
         """Open what is there, or found a cluster. Blocking."""
         spare = self._config().log_entries_for_slow_followers
         storage = open_storage(directory.log, directory.snapshots, self._vault, spare)

@@ -298,18 +298,23 @@ class Replica:
             case other:
                 raise BadCommand(f"unknown entry type {other}: written by a newer pyswarm?")
         if waiting is not None:
+            del self._waiting[index]
             waiting.done.set_result(index)
 
     def _claim(self, index: int) -> Waiting | None:
-        """Who waits for the entry that is at `index`, if the entry there is the one that was proposed and somebody still listens."""
-        waiting = self._waiting.pop(index, None)
-        if waiting is None or waiting.done.done():
+        """Who waits for the entry at `index`, if the entry there is the one that was proposed and somebody still listens.
+
+        It stays among those who wait until the entry is applied: should that fail, it is told with the others.
+        """
+        waiting = self._waiting.get(index)
+        if waiting is None:
             return None
         entry = self._journal.at(index)
-        if entry is None or entry[2] != waiting.term:
-            _fail(waiting, LostLeadership())
-            return None
-        return waiting
+        if entry is not None and entry[2] == waiting.term and not waiting.done.done():
+            return waiting
+        del self._waiting[index]
+        _fail(waiting, LostLeadership())
+        return None
 
     def _apply_membership(self, command: bytes) -> None:
         change = commands.parse_membership(command)

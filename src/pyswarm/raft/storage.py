@@ -6,6 +6,7 @@ import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pyswarm.api import v1 as api
 from pyswarm.api.private import raft_pb2
@@ -68,6 +69,17 @@ def found_storage(log_disk: Disk, snapshot_disk: Disk, vault: Vault, addr: str) 
     membership = Membership()
     membership.apply(change)
     return Storage(journal, SnapshotFiles(snapshot_disk, vault), None, membership)
+
+
+class Directories(Protocol):
+    """Where log and snapshots go."""
+
+    log: Disk
+    snapshots: Disk
+
+    def close(self) -> None:
+        """Let others in."""
+        ...
 
 
 class Directory:
