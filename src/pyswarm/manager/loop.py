@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 SLICE_SECONDS = 0.02
 RETRY_SECONDS = 1.0
+BURST_KEYS = 1000
+"""With more dirty keys than this there is nothing left to wait for: a quiet time ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class Driver(Generic[K]):
         if not self._loop.quiet:
             return
         deadline = self._clock.monotonic() + self._loop.patience
-        while True:
+        while len(self._dirty) <= BURST_KEYS:
             self._event.clear()
             left = min(self._loop.quiet, deadline - self._clock.monotonic())
             if left <= 0 or not await wait_for(self._event, self._clock, left):
@@ -145,6 +147,7 @@ class Driver(Generic[K]):
     async def _work(self) -> None:
         """Decide for the dirty keys, as many to a transaction as fit."""
         while self._dirty:
+            self._collect_due()
             keys = list(self._dirty)
             self._dirty.clear()
             try:

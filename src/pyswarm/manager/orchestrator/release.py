@@ -1,0 +1,73 @@
+"""When a replacement that was made with desired state READY may start (spec/orchestration, sections 9.2 and 10.4).
+
+SwarmKit's leader remembers this with the replacement; here it is read off the slot's records. The predecessor is the record made before:
+
+- it still is meant to run: a start-first update, start at once;
+- it had ended by itself when the replacement was made: a restart, wait for the policy's delay, unless the policy forbids restarts (then an
+  update made the replacement) or the node is drained;
+- it was alive then: an update, or an eviction; only the eviction from a node that went down has to wait for the delay, recognised by the
+  node and by the spec versions being equal;
+- there is no record of it any more: the delay in the replacement's own spec.
+
+Besides, at most STOP_WAIT seconds, for every earlier task of the slot that still has to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyswarm.api import v1 as api
+from pyswarm.api.tasks import task_time
+from pyswarm.manager.orchestrator import nodes, restart
+from pyswarm.manager.orchestrator.situation import Situation
+from pyswarm.manager.orchestrator.slots import Slot
+from pyswarm.manager.orchestrator.tasks import by_creation, created
+
+S = api.TaskState
+STOP_WAIT = 60.0
+_ENDED_BY_ITSELF = frozenset({S.COMPLETE, S.FAILED, S.REJECTED, S.ORPHANED})
+
+
+def due(start: float, span: float, now: float) -> float:
+    """The moment `span` seconds after `start`.
+
+    A start further ahead than the span itself comes from a clock that was ahead of this leader's: then at once, not an hour later.
+    """
+    return start + span if start <= now + span else now
+
+
+def release_at(situation: Situation, slot: Slot, task: api.Task) -> float:
+    """The moment at which a READY task may start; not after `now` when it may already. Seconds since the epoch."""
+    now = situation.now
+    earlier = [t for t in slot.tasks if by_creation(t) < by_creation(task)]
+    if not earlier:
+        return due(created(task), restart.delay(task.spec), now)
+    if earlier[-1].desired_state <= S.RUNNING:
+        return now
+    at = due(created(task), _delay(situation, earlier, task), now)
+    if any(_has_to_stop(situation, t) for t in earlier):
+        at = max(at, due(created(task), STOP_WAIT, now))
+    return at
+
+
+def _delay(situation: Situation, earlier: Sequence[api.Task], task: api.Task) -> float:
+    predecessor = earlier[-1]
+    node = situation.node(predecessor.node_id) if predecessor.node_id else None
+    if nodes.is_drained(node):
+        return 0.0
+    if _had_ended(predecessor, task):
+        return restart.delay(predecessor.spec) if restart.may_restart(earlier, predecessor) else 0.0
+    lost = bool(predecessor.node_id) and nodes.is_down(node)
+    same = predecessor.spec_version.index == task.spec_version.index
+    return restart.delay(predecessor.spec) if lost and same else 0.0
+
+
+def _had_ended(predecessor: api.Task, task: api.Task) -> bool:
+    """Whether it was over, and not because the manager asked, when the other was made."""
+    return predecessor.status.state in _ENDED_BY_ITSELF and task_time(predecessor) <= created(task)
+
+
+def _has_to_stop(situation: Situation, task: api.Task) -> bool:
+    """An agent has it and will report its end. What was never assigned counts as stopped, and so does what is on a lost node."""
+    alive = S.ASSIGNED <= task.status.state <= S.RUNNING and task.desired_state > S.RUNNING
+    return alive and bool(task.node_id) and not nodes.is_down(situation.node(task.node_id))
