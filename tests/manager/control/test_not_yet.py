@@ -9,17 +9,10 @@ import pytest
 from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit import control_pb2
 from pyswarm.manager.control import ControlService
-from pyswarm.manager.control.features import templated
 from pyswarm.manager.store import Store
 from pyswarm.rpc.binder import bind
 from tests.manager.control.support import IA, ME, NF, UI, create, names_of, port, refused, service_spec, update, with_ports
 from tests.support.loops import write
-
-
-def add_volume_template(spec: api.ServiceSpec) -> None:
-    """Put a template into a volume label."""
-    mount = spec.task.container.mounts.add(target="/x")
-    mount.volume_options.labels["a"] = "{{.Node.ID}}"
 
 
 @pytest.mark.parametrize(
@@ -32,9 +25,6 @@ def add_volume_template(spec: api.ServiceSpec) -> None:
         (lambda s: s.networks.add(target="n"), "TaskSpec.networks"),
         (lambda s: with_ports(s, port(8080)), "EndpointSpec.ports: port 8080"),
         (lambda s: with_ports(s, port(target=81)), "EndpointSpec.ports: port 81"),
-        (lambda s: setattr(s.task.container, "hostname", "{{.Task.Slot}}"), "ContainerSpec.hostname"),
-        (lambda s: s.task.container.env.append("A={{.Task.Slot}}"), "ContainerSpec.env"),
-        (add_volume_template, "ContainerSpec.mounts"),
         (lambda s: s.task.container.mounts.add(type=api.Mount.CLUSTER, target="/x"), "ContainerSpec.mounts"),
     ],
 )
@@ -51,23 +41,12 @@ async def test_services(
 
 
 async def test_updates(today: ControlService) -> None:
-    """Updates are judged like new services; host ports and literal braces elsewhere are fine. [control 33]"""
+    """Updates are judged like new services; host ports are fine. [control 33]"""
     spec = with_ports(service_spec(), port(8080, mode=api.PortConfig.HOST))
-    spec.task.container.env.append("{{NAME}}=value")
-    spec.task.container.args.append("{{literal}}")
     service = await create(today, spec)
     with refused(UI, "host mode"):
         await update(today, service, with_ports(service_spec(), port(8080)))
     await update(today, service, service_spec(replicas=2))
-
-
-def test_templated_fields() -> None:
-    """Exactly the values that the specification calls templates are looked at. [control 142]"""
-    container = api.ContainerSpec(image="i", hostname="h", env=["A=b={{c", "X"])
-    mount = container.mounts.add(source="s", target="t")
-    mount.volume_options.labels["k"] = "l"
-    mount.volume_options.driver_config.options["k"] = "o"
-    assert [text for _, text in templated(container)] == ["b={{c", "", "s", "t", "l", "o", "h"]
 
 
 async def test_networks(today: ControlService, store: Store) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from pyswarm.api import v1 as api
-from pyswarm.errors import Code
 from pyswarm.manager.control import ControlService
 from pyswarm.manager.store import Store
 from tests.manager.control.support import AE, IA, ME, NF, UNK, create, names_of, refused, service_spec
@@ -225,12 +224,3 @@ async def test_list(control: ControlService, store: Store, kind: Kind) -> None:
     assert await kind.listed(control, **some) == ["aaa", "aab", "bbb", "bbc", "ccc", "ddd"]
     assert await kind.listed(control, labels={"mod2": "0", "mod4": "0"}) == ["aaa", "bac", "cbc"]
     assert await kind.listed(control, **some, labels={"mod2": "0"}) == ["aaa", "ccc"]
-
-
-@both
-async def test_templating_needs_templates(today: ControlService, kind: Kind) -> None:
-    """A payload that nobody would expand is refused for now. [control 150]"""
-    spec = kind.spec()
-    spec.templating.name = "golang"
-    with refused(Code.UNIMPLEMENTED, "templates are not supported yet"):
-        await kind.create(today, spec)

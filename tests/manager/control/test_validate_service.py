@@ -12,7 +12,7 @@ from pyswarm.api import times
 from pyswarm.api import v1 as api
 from pyswarm.errors import Unknown
 from pyswarm.manager.control.validate_service import check_service
-from pyswarm.manager.control.validate_task import check_generic, check_health, check_resources, check_restart
+from pyswarm.manager.control.validate_task import check_generic, check_health, check_resources, check_restart, templated
 from tests.manager.control.support import IA, UI, UNK, port, refused, service_spec, with_ports
 
 HOST, UDP = api.PortConfig.HOST, api.PortConfig.UDP
@@ -194,6 +194,44 @@ def test_mount_targets() -> None:
     with refused(IA, "ContainerSpec: duplicate mount point: /foo", exactly=True):
         check_with(lambda s: s.task.container.mounts.extend([api.Mount(target="/foo"), api.Mount(target="/foo")]))
     check_with(lambda s: s.task.container.mounts.extend([api.Mount(target="/foo"), api.Mount(target="/foo/"), api.Mount(target="/data")]))
+
+
+def test_expanded_mount_targets() -> None:
+    """Targets are compared as they would be for the first task. [control 22]"""
+    with refused(IA, "ContainerSpec: duplicate mount point: /a-1", exactly=True):
+        check_with(lambda s: s.task.container.mounts.extend([api.Mount(target="/a-{{.Task.Slot}}"), api.Mount(target="/a-1")]))
+
+
+def test_templates() -> None:
+    """Templates must expand for some task; the spec itself keeps them. [control 24]"""
+    for text in ("expanding hostname failed", "can't evaluate field Nothing"):
+        with refused(IA, text):
+            check_with(lambda s: setattr(s.task.container, "hostname", "{{.Nothing.here}}"))
+    spec = service_spec()
+    spec.task.container.hostname = "{{.Service.Name}}-{{.Task.Slot}}"
+    before = spec.SerializeToString(deterministic=True)
+    check_service(spec)
+    assert spec.SerializeToString(deterministic=True) == before
+
+
+def test_templates_and_labels() -> None:
+    """There are no labels to expand with, so a label is only to be had through index. [control 25]"""
+    spec = service_spec()
+    spec.annotations.labels["foo"] = "1"
+    spec.task.container.env.append("A={{.Service.Labels.foo}}")
+    with refused(IA, 'map has no entry for key "foo"'):
+        check_service(spec)
+    spec.task.container.env[0] = 'A={{index .Service.Labels "foo"}}'
+    check_service(spec)
+
+
+def test_where_templates_are() -> None:
+    """Values of env, mounts and hostname are templates; names, keys and everything else are literal. [control 142]"""
+    container = api.ContainerSpec(image="i", hostname="h", env=["{{A}}=b={{c", "{{X}}"], args=["{{"])
+    mount = container.mounts.add(source="s", target="t")
+    mount.volume_options.labels["{{k"] = "l"
+    mount.volume_options.driver_config.options["{{k"] = "o"
+    assert list(templated(container)) == ["b={{c", "", "h", "s", "t", "l", "o"]
 
 
 @pytest.mark.parametrize(

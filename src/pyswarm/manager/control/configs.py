@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pyswarm.api import v1 as api
 from pyswarm.errors import AlreadyExists, InvalidArgument, NotFound
-from pyswarm.manager.control import features as support
 from pyswarm.manager.control import filters, references, validate_payload
 from pyswarm.manager.control.environment import Part, require
 from pyswarm.manager.store import NameConflict, Tx, copy_of
@@ -18,7 +17,6 @@ class Configs(Part):
         """Store a new config. Raises AlreadyExists for a taken name, and what the checks raise."""
         require(request.HasField("spec"))
         validate_payload.check_config(request.spec)
-        support.check_payload("ConfigSpec", request.spec.HasField("templating"), self._env.features)
         config = api.Config(id=self._env.new_id(), spec=request.spec)
         try:
             stored = await self._env.store.update(lambda tx: tx.configs.create(config))

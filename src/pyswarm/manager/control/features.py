@@ -5,7 +5,6 @@ Accepting what nobody will carry out leaves a service that never runs and never 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from pyswarm.api import v1 as api
@@ -21,7 +20,6 @@ class Features:
     networks: bool = False
     ingress: bool = False
     """Ports published through the routing mesh; needs `networks`."""
-    templates: bool = False
     volumes: bool = False
     several_managers: bool = False
 
@@ -49,29 +47,7 @@ def check_service(spec: api.ServiceSpec, features: Features) -> None:
             if port.publish_mode == api.PortConfig.INGRESS:
                 number = port.published_port or port.target_port
                 raise Unimplemented(f"EndpointSpec.ports: port {number} asks for ingress mode, which is not supported yet; use host mode")
-    if not features.templates:
-        for field, text in templated(spec.task.container):
-            if "{{" in text:
-                raise Unimplemented(f"ContainerSpec.{field}: templates are not supported yet; write the value out or remove '{{{{'")
     if not features.volumes:
         for mount in spec.task.container.mounts:
             if mount.type == api.Mount.CLUSTER:
                 raise Unimplemented("ContainerSpec.mounts: cluster volumes are not supported yet; use a bind, volume or tmpfs mount")
-
-
-def check_payload(message: str, templating: bool, features: Features) -> None:
-    """A secret's or config's `templating` without anyone to expand it would reach the container unexpanded. Raises Unimplemented."""
-    if templating and not features.templates:
-        raise Unimplemented(f"{message}.templating: templates are not supported yet; write the data out and leave templating out")
-
-
-def templated(container: api.ContainerSpec) -> Iterator[tuple[str, str]]:
-    """Every text of a container spec that is a template, with the field it stands in (spec section 21.1)."""
-    for entry in container.env:
-        yield "env", entry.partition("=")[2]
-    for mount in container.mounts:
-        yield "mounts", mount.source
-        yield "mounts", mount.target
-        for value in (*mount.volume_options.labels.values(), *mount.volume_options.driver_config.options.values()):
-            yield "mounts", value
-    yield "hostname", container.hostname

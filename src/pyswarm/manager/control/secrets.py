@@ -6,7 +6,6 @@ import hmac
 
 from pyswarm.api import v1 as api
 from pyswarm.errors import AlreadyExists, InvalidArgument, NotFound, Unknown
-from pyswarm.manager.control import features as support
 from pyswarm.manager.control import filters, references, validate_payload
 from pyswarm.manager.control.environment import Part, require
 from pyswarm.manager.store import NameConflict, Tx, copy_of
@@ -20,7 +19,6 @@ class Secrets(Part):
         """Store a new secret. Raises AlreadyExists for a taken name, and what the checks raise."""
         require(request.HasField("spec"))
         validate_payload.check_secret(request.spec)
-        support.check_payload("SecretSpec", request.spec.HasField("templating"), self._env.features)
         if request.spec.HasField("driver"):
             raise Unknown("plugin getter is nil")
         secret = api.Secret(id=self._env.new_id(), spec=request.spec)

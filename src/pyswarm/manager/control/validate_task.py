@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pyswarm.agent.executor import ExecutorError
+from pyswarm.agent.executor.templates import expanded_container
 from pyswarm.api import v1 as api
 from pyswarm.errors import InvalidArgument, Unimplemented
 from pyswarm.manager import constraints
@@ -110,7 +112,8 @@ def check_credential_spec(container: api.ContainerSpec) -> None:
 
 
 def check_container(container: api.ContainerSpec) -> None:
-    """Image, mounts and health check. Raises InvalidArgument."""
+    """Templates, image, mounts and health check. Raises InvalidArgument."""
+    container = expanded(container)
     if not container.image:
         raise InvalidArgument("ContainerSpec: image reference must be provided")
     if not is_reference(container.image):
@@ -121,6 +124,38 @@ def check_container(container: api.ContainerSpec) -> None:
             raise InvalidArgument(f"ContainerSpec: duplicate mount point: {mount.target}")
         targets.add(mount.target)
     check_health(container.healthcheck)
+
+
+def expanded(container: api.ContainerSpec) -> api.ContainerSpec:
+    """What the templates would become for some task of a service without labels. Raises InvalidArgument with the template's error."""
+    if not any("{{" in text for text in templated(container)):
+        return container
+    task = api.Task(
+        spec=api.TaskSpec(container=container),
+        annotations=api.Annotations(name="taskname"),
+        service_id="serviceid",
+        service_annotations=api.Annotations(name="servicename"),
+        slot=1,
+        node_id="nodeid",
+    )
+    node = api.NodeDescription(hostname="nodeHostname", platform=api.Platform(os="os", architecture="architecture"))
+    try:
+        return expanded_container(task, node)
+    except ExecutorError as error:
+        raise InvalidArgument(str(error)) from error
+
+
+def templated(container: api.ContainerSpec) -> Iterator[str]:
+    """Every text of a container spec that is a template (section 21.1)."""
+    for entry in container.env:
+        yield entry.partition("=")[2]
+    yield container.hostname
+    for mount in container.mounts:
+        yield mount.source
+        yield mount.target
+        if mount.HasField("volume_options"):
+            yield from mount.volume_options.labels.values()
+            yield from mount.volume_options.driver_config.options.values()
 
 
 def check_health(health: api.HealthConfig) -> None:
