@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -119,8 +120,9 @@ class DockerController:
         self._streams.add(stream)
         context = api.LogContext(service_id=self._task.service_id, node_id=self._task.node_id, task_id=self._task.id)
         try:
-            async for line in read_lines(stream, self._clock):
-                yield api.LogMessage(context=context, timestamp=line.timestamp, stream=line.stream, data=line.data)
+            async with contextlib.aclosing(read_lines(stream, self._clock)) as lines:
+                async for line in lines:
+                    yield api.LogMessage(context=context, timestamp=line.timestamp, stream=line.stream, data=line.data)
         finally:
             self._streams.discard(stream)
             stream.close()
