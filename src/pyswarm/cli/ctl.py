@@ -59,6 +59,9 @@ class Root(framework.Group):
             # Whoever read us has gone (`| head`); the interpreter must not try to flush once more at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILURE
+        except OSError as error:
+            click.echo(f"Error: {_one_line(str(error.strerror or error))}", err=True)
+            return FAILURE
         return result if isinstance(result, int) else 0
 
 

@@ -1,0 +1,378 @@
+"""What commands send to the manager, and what they refuse before they ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+
+from pyswarm.api import v1 as api
+
+from . import builders as b
+from .conftest import Run
+from .fake import Manager, object_id
+
+S = api.TaskState
+
+
+def error(run: Run, *words: str, status: int = 1) -> str:
+    """The error line of a command that fails with this status and prints nothing else on stdout."""
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (status, "")
+    first, _, rest = result.stderr.partition("\n")
+    assert rest == ("" if status == 1 else rest)
+    assert first.startswith("Error: ")
+    return first.removeprefix("Error: ")
+
+
+# --- services
+
+
+def test_create_sends_the_spec(manager: Manager, run: Run) -> None:
+    """create prints the ID; its update settings say all at once. [cli 46]"""
+    result = run("service", "create", "--name", "redis", "--image", "redis:3.0.5")
+    assert result.stdout == object_id(1000) + "\n"
+    (request,) = manager.requests("CreateService")
+    assert request.spec.annotations.name == "redis"
+    assert request.spec.HasField("update")
+    assert request.spec.update.parallelism == 0
+
+
+def test_create_needs_name_and_image(dead: Path, run: Run) -> None:
+    """Both are mandatory, and missed before anyone is asked. [cli 45]"""
+    for words in ((), ("--name", "x"), ("--image", "x")):
+        assert error(run, "service", "create", *words, status=2) == "--name and --image are mandatory"
+
+
+def test_bad_values_are_refused_without_a_manager(dead: Path, run: Run) -> None:
+    """A flag that cannot be read is a usage error even when nobody listens."""
+    for command in (("create", "--name", "a", "--image", "b"), ("update", "a")):
+        assert error(run, "service", *command, "--memory-limit", "abc", status=2) == "invalid size: 'abc'"
+    assert error(run, "service", "update", "a", "--rm-secret", ":x", status=2) == "invalid secret name provided"
+    assert error(run, "cluster", "update", "a", "--log-opt", "x=y", status=2).startswith("--log-opt needs --log-driver")
+
+
+def test_secrets_and_network_are_looked_up(manager: Manager, run: Run) -> None:
+    """References carry IDs; a network is found like any object. [cli 55]"""
+    manager.add(api.Secret(id=object_id(34), spec=api.SecretSpec(annotations=api.Annotations(name="pw"))))
+    manager.add(api.Network(id=object_id(38), spec=api.NetworkSpec(annotations=api.Annotations(name="net1"))))
+    run("service", "create", "--name", "sec", "--image", "x", "--secret", "pw:renamed", "--network", "net1")
+    spec = manager.requests("CreateService")[0].spec
+    assert spec.task.container.secrets[0].secret_id == object_id(34)
+    assert [network.target for network in spec.task.networks] == [object_id(38)]
+    base = ("service", "create", "--name", "x", "--image", "x")
+    assert error(run, *base, "--secret", "PW") == "secret not found: PW"
+    assert error(run, *base, "--network", "nope").startswith("network nope not found")
+
+
+def test_update_sends_the_version_it_read(manager: Manager, run: Run) -> None:
+    """update edits the spec as it is and sends its version. [cli 67]"""
+    made = b.service(12, "redis")
+    made.meta.version.index = 77
+    made.spec.task.log_driver.name = "syslog"
+    manager.add(made)
+    assert run("service", "update", "redis", "--replicas", "6").stdout == object_id(12) + "\n"
+    (request,) = manager.requests("UpdateService")
+    assert (request.service_id, request.service_version.index, request.spec.replicated.replicas) == (object_id(12), 77, 6)
+    assert request.spec.task.log_driver.name == "syslog"
+
+
+def test_update_without_change(manager: Manager, run: Run) -> None:
+    """Nothing to change is an error that names the service, and nothing is sent. [cli 60]"""
+    manager.add(b.service(12, "redis"))
+    for words in ((), ("--replicas", "1"), ("--force=false",), ("--rm-secret", "pw")):
+        assert error(run, "service", "update", "redis", *words) == "service redis: no changes detected"
+    assert not manager.requests("UpdateService")
+
+
+def test_update_of_references(manager: Manager, run: Run) -> None:
+    """Adding comes before removing, by name. [cli 65]"""
+    made = b.service(48, "sec")
+    made.spec.task.container.secrets.extend([b.secret_reference("pw", 34, "pw"), b.secret_reference("pw2", 28, "renamed")])
+    manager.add(made)
+    manager.add(api.Secret(id=object_id(34), spec=api.SecretSpec(annotations=api.Annotations(name="pw"))))
+    manager.add(api.Config(id=object_id(82), spec=api.ConfigSpec(annotations=api.Annotations(name="cfg"))))
+    run("service", "update", "sec", "--add-config", "cfg", "--rm-secret", "pw2", "--add-secret", "pw:again")
+    container = manager.requests("UpdateService")[0].spec.task.container
+    assert [(ref.secret_name, ref.file.name) for ref in container.secrets] == [("pw", "pw"), ("pw", "again")]
+    assert [ref.config_id for ref in container.configs] == [object_id(82)]
+
+
+def test_flags_of_create_and_update_differ(dead: Path, run: Run) -> None:
+    """A service's mode is fixed; secrets are added by another flag. [cli 66]"""
+    assert error(run, "service", "update", "x", "--mode", "global", status=2) == "unknown flag: --mode"
+    assert error(run, "service", "update", "x", "--secret", "pw", status=2) == "unknown flag: --secret"
+    assert error(run, "service", "create", "--force", status=2) == "unknown flag: --force"
+
+
+def test_removing_a_service(manager: Manager, run: Run) -> None:
+    """rm prints what was typed; the second time there is nothing. [cli 74]"""
+    manager.add(b.service(31, "web"))
+    assert run("service", "rm", "web").stdout == "web\n"
+    assert error(run, "svc", "remove", "web").startswith("service web not found")
+
+
+def test_removing_a_task(manager: Manager, run: Run) -> None:
+    """rm prints what was typed and sends the whole ID. [cli 82]"""
+    manager.add(b.task(42, b.service(1, "web"), 1, 0, 1))
+    assert run("task", "rm", "id0042").stdout == "id0042\n"
+    assert manager.requests("RemoveTask")[0].task_id == object_id(42)
+
+
+# --- logs
+
+
+def log(task: int, node: int, data: bytes, stream: int = api.LogStream.LOG_STREAM_STDOUT) -> api.LogMessage:
+    """A line of a task."""
+    return api.LogMessage(context=api.LogContext(task_id=object_id(task), node_id=b.node_id(node)), stream=stream, data=data)
+
+
+def logging_manager(manager: Manager) -> None:
+    """The service web with one task that wrote three lines."""
+    web = b.service(86, "web", 2)
+    manager.add(web)
+    manager.add(b.service(87, "redis"))
+    manager.add(b.node(3))
+    manager.add(b.task(55, web, 1, 3, 9))
+    manager.messages = [
+        log(55, 3, b"out 1\n"),
+        log(55, 3, b"err\n", api.LogStream.LOG_STREAM_STDERR),
+        log(99, 1, b"\xff\n"),
+    ]
+
+
+def test_logs(manager: Manager, run: Run) -> None:
+    """Lines go to the stream they came from, after task and node; one subscription serves several services. [cli 75]"""
+    logging_manager(manager)
+    result = run("service", "logs", "web", "redis")
+    assert result.exit_code == 0
+    assert result.stdout_bytes == "web.1@node-3❯ out 1\n".encode() + f"{object_id(99)}@{b.node_id(1)}❯ ".encode() + b"\xff\n"  # noqa: RUF001
+    assert result.stderr == "web.1@node-3❯ err\n"  # noqa: RUF001
+    (request,) = manager.requests("SubscribeLogs")
+    assert (list(request.selector.service_ids), request.options.follow) == ([object_id(86), object_id(87)], False)
+
+
+def test_logs_with_ids_and_follow(manager: Manager, run: Run) -> None:
+    """-n prints IDs, -f follows. [cli 75] [cli 76]"""
+    logging_manager(manager)
+    result = run("service", "log", "-n", "-f", "web")
+    assert result.stdout.startswith(f"{object_id(55)}@{b.node_id(3)}❯ out 1\n")  # noqa: RUF001
+    assert manager.requests("SubscribeLogs")[0].options.follow
+
+
+def test_incomplete_logs(manager: Manager, run: Run) -> None:
+    """What arrived is printed, then the error with its status. [cli 77]"""
+    logging_manager(manager)
+    manager.failures["SubscribeLogs"] = (grpc.StatusCode.UNKNOWN, "warning: incomplete log stream. node x is not available")
+    result = run("service", "logs", "web")
+    assert result.exit_code == 1
+    assert "out 1" in result.stdout
+    assert result.stderr.splitlines()[-1] == (
+        "Error: failed receiving stream message: rpc error: code = Unknown desc = warning: incomplete log stream. node x is not available"
+    )
+
+
+# --- nodes
+
+
+@pytest.mark.parametrize(
+    ("command", "value", "unchanged"),
+    [
+        ("drain", api.NodeSpec.Availability.DRAIN, "Node node-1 was already drained"),
+        ("pause", api.NodeSpec.Availability.PAUSE, "Node node-1 was already paused"),
+    ],
+)
+def test_availability(command: str, value: int, unchanged: str, manager: Manager, run: Run) -> None:
+    """A change prints nothing, the same again is an error, activate takes it back. [cli 37]"""
+    node = b.node(1)
+    node.meta.version.index = 5
+    manager.add(node)
+    assert error(run, "node", "activate", "node-1") == "Node node-1 is already active"
+    assert run("node", command, "node-1").output == ""
+    (request,) = manager.requests("UpdateNode")
+    assert (request.spec.availability, request.node_version.index) == (value, 5)
+    assert error(run, "node", command, "node-1") == unchanged
+    assert run("node", "activate", "node-1").exit_code == 0
+
+
+def test_roles(manager: Manager, run: Run) -> None:
+    """Promote and demote set the desired role; what is already so is an error. [cli 38]"""
+    manager.add(b.node(2))
+    assert error(run, "node", "demote", "node-2") == "Node node-2 is already a worker"
+    assert run("node", "promote", "node-2").output == ""
+    assert manager.requests("UpdateNode")[0].spec.desired_role == api.NodeRole.MANAGER
+    assert error(run, "node", "promote", "node-2") == "Node node-2 is already a manager"
+
+
+def test_node_labels(manager: Manager, run: Run) -> None:
+    """Labels replace the ones before; an empty value removes them; no change and no sense are errors. [cli 41]"""
+    manager.add(b.node(2))
+    assert run("node", "update", "node-2", "--label", "a=1", "--label", " b = 2 ").output == ""
+    assert dict(manager.requests("UpdateNode")[0].spec.annotations.labels) == {"a": "1", "b": "2"}
+    for words in (("--label", "b=2,a=1"), ()):
+        assert error(run, "node", "update", "node-2", *words) == "No change for node node-2"
+    assert error(run, "node", "update", "node-2", "--label", "broken", status=2) == "malformed label for node broken"
+    assert run("node", "update", "node-2", "--label", "").exit_code == 0
+    assert not manager.requests("UpdateNode")[-1].spec.annotations.labels
+
+
+def test_removing_a_node(manager: Manager, run: Run) -> None:
+    """The server's refusal is passed on; --force is sent; success prints nothing. [cli 40]"""
+    manager.add(b.node(3))
+    manager.failures["RemoveNode"] = (grpc.StatusCode.FAILED_PRECONDITION, "node x is not down and can't be removed")
+    assert error(run, "node", "rm", "node-3") == "node x is not down and can't be removed"
+    manager.failures.clear()
+    assert run("node", "rm", "-f", "node-3").output == ""
+    assert [request.force for request in manager.requests("RemoveNode")] == [False, True]
+
+
+# --- cluster
+
+
+def test_cluster_update(manager: Manager, run: Run) -> None:
+    """Given flags change the spec, the rest stays; without flags it is sent all the same. [cli 29] [cli 35]"""
+    made = b.cluster(67, task_defaults=api.TaskDefaults(log_driver=api.Driver(name="syslog")))
+    made.meta.version.index = 9
+    manager.add(made)
+    words = ("--taskhistory", "10", "--certexpiry", "720h", "--heartbeatperiod", "500ms", "--autolock")
+    assert run("cluster", "update", "default", *words).stdout == object_id(67) + "\n"
+    request = manager.requests("UpdateCluster")[0]
+    assert request.cluster_version.index == 9
+    assert request.spec.orchestration.task_history_retention_limit == 10
+    assert request.spec.ca_config.node_cert_expiry.seconds == 720 * 3600
+    assert request.spec.dispatcher.heartbeat_period.nanos == 500_000_000
+    assert request.spec.encryption_config.auto_lock_managers
+    assert request.spec.task_defaults.log_driver.name == "syslog"
+    assert run("cluster", "update", "default").exit_code == 0
+    assert manager.requests("UpdateCluster")[1].spec == request.spec
+    run("cluster", "update", "default", "--autolock=false", "--log-driver", "")
+    last = manager.requests("UpdateCluster")[2].spec
+    assert not last.encryption_config.auto_lock_managers
+    assert not last.task_defaults.HasField("log_driver")
+
+
+def test_rotating_join_tokens(manager: Manager, run: Run) -> None:
+    """One role per call, in any case. [cli 30]"""
+    manager.add(b.cluster())
+    run("cluster", "update", "default", "--rotate-join-token", "worker")
+    run("cluster", "update", "default", "--rotate-join-token", "MANAGER")
+    worker, manager_role = (request.rotation for request in manager.requests("UpdateCluster"))
+    assert worker == api.KeyRotation(worker_join_token=True)
+    assert manager_role == api.KeyRotation(manager_join_token=True)
+    complaint = "--rotate-join-token flag must be followed by 'worker' or 'manager'"
+    assert error(run, "cluster", "update", "default", "--rotate-join-token", "both", status=2) == complaint
+
+
+def test_unlock_key(manager: Manager, run: Run) -> None:
+    """The key is printed in its readable form, and after a rotation; with auto-lock off there is one sentence. [cli 34]"""
+    manager.add(b.cluster())
+    assert run("cluster", "unlock-key", "anything").stdout == "Managers not auto-locked\n"
+    manager.key = bytes(range(32))
+    line = "Managers auto-locked.  Unlock key: SWMKEY-1-AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8\n"
+    assert run("cluster", "unlock-key", "anything").stdout == line
+    assert run("cluster", "update", "default", "--rotate-unlock-key").stdout == object_id(67) + "\n" + line
+    assert manager.requests("UpdateCluster")[0].rotation.manager_unlock_key
+
+
+def test_external_cas(manager: Manager, run: Run) -> None:
+    """Each occurrence adds one; together they replace those before. [cli 33]"""
+    made = b.cluster()
+    made.spec.ca_config.external_cas.add(url="https://old")
+    manager.add(made)
+    first, second = "protocol=cfssl,url=https://a", "url=https://b,protocol=CFSSL,x=y"
+    run("cluster", "update", "default", "--external-ca", first, "--external-ca", second)
+    found = manager.requests("UpdateCluster")[0].spec.ca_config.external_cas
+    assert [(one.url, dict(one.options)) for one in found] == [("https://a", {}), ("https://b", {"x": "y"})]
+    complaint = 'invalid argument "asdf" for "--external-ca" flag: invalid field \'asdf\' must be a key=value pair'
+    assert error(run, "cluster", "update", "default", "--external-ca", "asdf", status=2) == complaint
+
+
+# --- secrets and configs
+
+
+@pytest.mark.parametrize("kind", ["secret", "config"])
+def test_create_from_stdin_and_file(kind: str, manager: Manager, run: Run, tmp_path: Path) -> None:
+    """Data comes from standard input or a file, byte for byte. [cli 83]"""
+    file = tmp_path / "f.txt"
+    file.write_bytes(b"\xff\x00\n")
+    assert run(kind, "create", "one", stdin=b"\x00s3cr3t").stdout == object_id(1000) + "\n"
+    assert run(kind, "create", "two", "--file", str(file)).exit_code == 0
+    requests = manager.requests(f"Create{kind.capitalize()}")
+    assert [(request.spec.annotations.name, request.spec.data) for request in requests] == [("one", b"\x00s3cr3t"), ("two", b"\xff\x00\n")]
+
+
+def test_missing_file(dead: Path, run: Run) -> None:
+    """A file that is not there is named, before anyone is asked. [cli 83]"""
+    line = "Error reading from file '/does/not/exist': open /does/not/exist: no such file or directory"
+    assert error(run, "secret", "create", "x", "-f", "/does/not/exist") == line
+
+
+def test_secret_with_driver_reads_nothing(manager: Manager, run: Run) -> None:
+    """A driver knows the value, so standard input is left alone. [cli 84]"""
+    run("secret", "create", "ext", "-d", "myplugin", stdin=b"ignored")
+    spec = manager.requests("CreateSecret")[0].spec
+    assert (spec.driver.name, spec.data) == ("myplugin", b"")
+
+
+@pytest.mark.parametrize("kind", ["secret", "config"])
+def test_removing_data(kind: str, manager: Manager, run: Run) -> None:
+    """rm prints the ID; more than one argument is refused, nothing is half done. [cli 85]"""
+    spec = getattr(api, f"{kind.capitalize()}Spec")(annotations=api.Annotations(name="pw"))
+    manager.add(getattr(api, kind.capitalize())(id=object_id(34), spec=spec))
+    complaint = f"remove command takes a single {kind} ID or name"
+    assert error(run, kind, "rm", "pw", "extra", status=2) == complaint
+    assert run(kind, "rm", "pw").stdout == object_id(34) + "\n"
+
+
+# --- networks
+
+
+def test_network_create(manager: Manager, run: Run) -> None:
+    """Gateways and ranges go to the subnet they lie in, whatever their order. [cli 87] [cli 88]"""
+    run(
+        *("network", "create", "--name", "net2", "--driver", "overlay", "--opts", "a=1,b=2", "--ipam-driver", "default"),
+        *("--subnet", "10.99.0.0/16,fd00:1::/64", "--gateway", "fd00:1::1,10.99.0.1", "--ip-range", "10.99.5.0/24"),
+    )
+    spec = manager.requests("CreateNetwork")[0].spec
+    assert (spec.annotations.name, spec.driver_config.name, dict(spec.driver_config.options)) == ("net2", "overlay", {"a": "1", "b": "2"})
+    family = api.IPAMConfig.AddressFamily
+    assert list(spec.ipam.configs) == [
+        api.IPAMConfig(family=family.IPV4, subnet="10.99.0.0/16", range="10.99.5.0/24", gateway="10.99.0.1"),
+        api.IPAMConfig(family=family.IPV6, subnet="fd00:1::/64", gateway="fd00:1::1"),
+    ]
+    run("network", "create", "--name", "net1")
+    bare = manager.requests("CreateNetwork")[1].spec
+    assert not bare.HasField("driver_config")
+    assert not bare.HasField("ipam")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ((), "--name is required"),
+        (("--name", "n", "--driver", "overlay", "--opts", "a"), "Malformed opts: a"),
+        (("--name", "n", "--driver", "overlay", "--opts", "a=b=c"), "Malformed opts: a=b=c"),
+        (("--name", "n", "--opts", "a=b"), "--opts needs --driver"),
+        (("--name", "n", "--gateway", "10.0.0.1"), "--gateway needs --subnet"),
+        (("--name", "n", "--ip-range", "10.0.0.0/8"), "--ip-range needs --subnet"),
+        (("--name", "n", "--subnet", "10.0.0.0"), "invalid CIDR address: 10.0.0.0"),
+        (("--name", "n", "--subnet", "10.98.0.0/16", "--ip-range", "bad"), "invalid CIDR address: bad"),
+        (("--name", "n", "--subnet", "10.98.0.0/16", "--gateway", "bad"), "invalid gateway address: bad"),
+        (("--name", "n", "--subnet", "10.98.0.0/16", "--gateway", "10.1.1.1"), "--gateway 10.1.1.1 lies in no --subnet that has none yet"),
+        (
+            ("--name", "n", "--subnet", "10.0.0.0/8", "--gateway", "10.0.0.1,10.0.0.2"),
+            "--gateway 10.0.0.2 lies in no --subnet that has none yet",
+        ),
+    ],
+)
+def test_bad_networks(words: tuple[str, ...], complaint: str, dead: Path, run: Run) -> None:
+    """What was typed is used or refused, never dropped. [cli 87]"""
+    assert error(run, "network", "create", *words, status=2) == complaint
+
+
+def test_removing_a_network(manager: Manager, run: Run) -> None:
+    """rm prints what was typed. [cli 89]"""
+    manager.add(api.Network(id=object_id(68), spec=api.NetworkSpec(annotations=api.Annotations(name="net1"))))
+    assert run("network", "rm", "net1").stdout == "net1\n"
+    assert manager.requests("RemoveNetwork")[0].network_id == object_id(68)
