@@ -7,7 +7,7 @@ from pyswarm.api import v1 as api
 from pyswarm.errors import NotFound
 from pyswarm.manager.control import filters
 from pyswarm.manager.control.environment import Part, require
-from pyswarm.manager.control.up_to_date import is_up_to_date
+from pyswarm.manager.orchestrator.dirty import is_dirty
 from pyswarm.manager.store import Tx, View, by
 from pyswarm.rpc.caller import Caller
 
@@ -44,7 +44,7 @@ class Tasks(Part):
                 filters.among(wanted.node_ids, lambda task: task.node_id),
                 filters.among(wanted.runtimes, lambda task: task_facts.runtime_name(task.spec) or None),
                 filters.among(wanted.desired_states, lambda task: task.desired_state),
-                (lambda task: is_up_to_date(store, task)) if wanted.up_to_date else None,
+                (lambda task: _is_up_to_date(store, task)) if wanted.up_to_date else None,
             ),
         )
         return api.ListTasksResponse(tasks=found)
@@ -66,3 +66,9 @@ def _existing(view: View, task_id: str) -> api.Task:
     if task is None:
         raise NotFound(f"task {task_id} not found")
     return task
+
+
+def _is_up_to_date(view: View, task: api.Task) -> bool:
+    """Whether the task's service exists and an update would leave the task alone."""
+    service = view.services.get(task.service_id)
+    return service is not None and not is_dirty(service, task, view.nodes.get(task.node_id))
