@@ -77,7 +77,7 @@ def test_server_errors(status: grpc.StatusCode, details: str, line: str, manager
 def test_unimplemented_without_words(manager: Manager, run: Run) -> None:
     """A method the server has never heard of is one clear line, too."""
     manager.failures["ListNodes"] = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-    assert run("node", "ls").stderr.endswith("swarm.sock does not offer this\n")
+    assert run("node", "ls").stderr.endswith("swarm.sock does not offer this yet\n")
 
 
 def test_call_deadline(manager: Manager, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,6 +173,14 @@ def test_incomplete_logs(manager: Manager, run: Run) -> None:
     )
 
 
+def test_logs_not_there(manager: Manager, run: Run) -> None:
+    """A manager without logs says so in one plain line."""
+    logging_manager(manager)
+    manager.messages.clear()
+    manager.failures["SubscribeLogs"] = (grpc.StatusCode.UNIMPLEMENTED, "logs are not there yet")
+    assert error(run, "service", "logs", "web") == "logs are not there yet"
+
+
 # --- nodes
 
 

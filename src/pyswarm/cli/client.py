@@ -78,6 +78,8 @@ class Client:
             yield from messages
         except grpc.RpcError as error:
             mapped = self.error(error)
+            if isinstance(mapped, errors.Unimplemented | errors.Unavailable):
+                raise mapped from None
             name = "".join(word.capitalize() for word in mapped.code.name.split("_")).replace("Cancelled", "Canceled")
             raise type(mapped)(f"failed receiving stream message: rpc error: code = {name} desc = {mapped.message}") from None
 
@@ -90,7 +92,7 @@ class Client:
         elif kind is errors.Unavailable and details.startswith(("failed to connect", "Socket closed", "connections to all")):
             details = _unreachable(self.socket, details)
         elif kind is errors.Unimplemented and (not details or details == "Method not found!"):
-            details = f"the manager at {self.socket} does not offer this"
+            details = f"the manager at {self.socket} does not offer this yet"
         return kind(details or name)
 
 
