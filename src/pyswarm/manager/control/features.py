@@ -15,7 +15,6 @@ from pyswarm.errors import Unimplemented
 class Features:
     """The parts a request may rely on. The defaults say what is there today."""
 
-    global_services: bool = False
     jobs: bool = False
     networks: bool = False
     ingress: bool = False
@@ -32,10 +31,10 @@ class Features:
 def check_mode(spec: api.ServiceSpec, features: Features) -> None:
     """Raises Unimplemented for a mode without orchestrator."""
     mode = spec.WhichOneof("mode")
-    if mode == "global" and not features.global_services:
-        raise Unimplemented("ServiceSpec.global: global services are not supported yet; use a replicated service")
     if mode in {"replicated_job", "global_job"} and not features.jobs:
-        raise Unimplemented(f"ServiceSpec.{mode}: jobs are not supported yet; use a replicated service with restart condition none")
+        raise Unimplemented(
+            f"ServiceSpec.{mode}: jobs are not supported yet; use a replicated or global service with restart condition none"
+        )
 
 
 def check_service(spec: api.ServiceSpec, features: Features) -> None:
