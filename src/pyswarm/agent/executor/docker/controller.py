@@ -23,9 +23,7 @@ from pyswarm.api import v1 as api
 from pyswarm.clock import Clock
 
 RETRY = 1.0
-"""Seconds between looks while the engine does not answer, and between attempts to remove."""
-
-REMOVE_ATTEMPTS = 30
+"""Seconds between looks while the engine does not answer."""
 
 _log = structlog.get_logger(__name__)
 
@@ -86,9 +84,9 @@ class DockerController:
             await self._stop()
         except ExecutorError as error:
             _log.debug("stopping before removal failed", container=self._name, error=str(error))
-        await self._insisting(lambda: self._engine.remove(self._name))
+        await self._engine.remove(self._name)
         for network in self._request.networks:
-            await self._insisting(lambda name=str(network["Name"]): self._remove_network(name))  # type: ignore[misc]
+            await self._remove_network(str(network["Name"]))
 
     async def close(self) -> None:
         """End what waits here; the container is left alone. A second call raises ExecutorError, as every other does from then on."""
@@ -202,18 +200,6 @@ class DockerController:
         except ExecutorError as error:
             raise self._patience.judge(operation, error, self._clock.monotonic(), endless=endless) from error
         self._patience.settle(operation)
-
-    async def _insisting(self, call: Callable[[], Awaitable[None]]) -> None:
-        """Nobody calls remove twice, so it tries again itself while the engine is away or in trouble."""
-        for attempt in range(REMOVE_ATTEMPTS):
-            try:
-                return await call()
-            except ExecutorError as error:
-                if not _passing(error) or attempt == REMOVE_ATTEMPTS - 1:
-                    raise
-            await self._clock.sleep(RETRY)
-            self._check_open()
-        return None
 
     def _check_open(self) -> None:
         if self._closed:
