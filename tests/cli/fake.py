@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 import time
 from collections.abc import Iterator
 from concurrent import futures
@@ -56,12 +57,13 @@ def name_of(kind: str, stored: object) -> str:
 
 
 class Manager(control_pb2_grpc.ControlServicer, ca_pb2_grpc.CAServicer, logbroker_pb2_grpc.LogsServicer):
-    """Objects by kind and ID; `calls` has every request; `failures` maps a method's name to the status it fails with."""
+    """Objects by kind and ID; `calls` has every request; `failures` maps a method to its error, `holding` to what it waits for."""
 
     def __init__(self) -> None:
         self.stored: dict[str, dict[str, object]] = {kind: {} for kind in KINDS}
         self.calls: list[tuple[str, object]] = []
         self.failures: dict[str, tuple[grpc.StatusCode, str]] = {}
+        self.holding: dict[str, threading.Event] = {}
         self.key = b""
         self.messages: list[api.LogMessage] = []
 
@@ -76,6 +78,8 @@ class Manager(control_pb2_grpc.ControlServicer, ca_pb2_grpc.CAServicer, logbroke
     def note(self, method: str, request: object, context: grpc.ServicerContext) -> None:
         """Remember the call, and fail if it is meant to."""
         self.calls.append((method, request))
+        if method in self.holding:
+            self.holding[method].wait(30)
         if method in self.failures:
             context.abort(*self.failures[method])
 
