@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc.aio
 import structlog
+from google.protobuf.descriptor import FileDescriptor
 
 from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit import (
@@ -45,8 +46,9 @@ from pyswarm.manager.keymanager import KeyManager
 from pyswarm.manager.leadership import Leadership, supervise
 from pyswarm.manager.loop import Driver
 from pyswarm.manager.orchestrator.constraintenforcer import ConstraintEnforcer
-from pyswarm.manager.orchestrator.reaper import TaskReaper
-from pyswarm.manager.orchestrator.replicated import ReplicatedOrchestrator
+from pyswarm.manager.orchestrator.global_ import Global
+from pyswarm.manager.orchestrator.reaper import Reaper
+from pyswarm.manager.orchestrator.replicated import Replicated
 from pyswarm.manager.rolemanager import RoleManager
 from pyswarm.manager.scheduler.scheduler import Scheduler
 from pyswarm.manager.store import Commit, Kind, Store
@@ -144,7 +146,7 @@ class Manager:
         """Every service of the contract; what has no implementation yet answers UNIMPLEMENTED."""
         ca_service = CAService(self.store, self._signer)
         nothing = object()
-        implementations = {
+        implementations: dict[FileDescriptor, dict[str, object]] = {
             ca_pb2.DESCRIPTOR: {"CA": ca_service, "NodeCA": ca_service},
             control_pb2.DESCRIPTOR: {"Control": ControlService(self.store, self.raft, self._clock)},
             dispatcher_pb2.DESCRIPTOR: {"Dispatcher": self._dispatcher},
@@ -169,8 +171,9 @@ class Manager:
             Driver(Allocator(), store, clock),
             Driver(Scheduler(), store, clock),
             Driver(ConstraintEnforcer(), store, clock),
-            Driver(TaskReaper(), store, clock),
-            Driver(ReplicatedOrchestrator(), store, clock),
+            Driver(Reaper(), store, clock),
+            Driver(Replicated(), store, clock),
+            Driver(Global(), store, clock),
             Driver(RoleManager(self._is_member), store, clock),
         ]
         components: dict[str, Callable[[], Awaitable[None]]] = {
