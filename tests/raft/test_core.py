@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import random
 
 import pysyncobj.journal
 import pysyncobj.pickle
 import pysyncobj.syncobj
 import pytest
 
-from pyswarm.raft import core
 from pyswarm.raft.core import Core, Timing, check_library
 from pyswarm.raft.errors import IncompatibleLibrary, StorageError
 from pyswarm.raft.journal import Journal
+from pyswarm.raft.messages import Message, RequestVote
 from pyswarm.raft.snapshots import SnapshotFiles, SnapshotStore
+from pyswarm.raft.transfers import Sender
 from pyswarm.raft.vault import Vault
 from tests.raft.disks import MemoryDisk
 
@@ -22,9 +24,9 @@ class Silent:
     """An outlet that keeps what it is given."""
 
     def __init__(self) -> None:
-        self.sent: list[tuple[int, core.Message]] = []
+        self.sent: list[tuple[int, Message]] = []
 
-    def send(self, raft_id: int, message: core.Message) -> None:
+    def send(self, raft_id: int, message: Message) -> None:
         """See Outlet."""
         self.sent.append((raft_id, message))
 
@@ -39,7 +41,7 @@ def new_core(others: tuple[int, ...] = (), applied: list[tuple[int, bytes]] | No
     """A core on an empty log in memory."""
     vault = Vault("c", "n", (b"k" * 32,), 1)
     journal = Journal.create(MemoryDisk(), vault)
-    store = SnapshotStore(SnapshotFiles(MemoryDisk(), vault), lambda: lambda: None, lambda: 0)  # type: ignore[arg-type,return-value]
+    store = SnapshotStore(SnapshotFiles(MemoryDisk(), vault), lambda: lambda: None, lambda: 0, Sender(random.Random(1)))  # type: ignore[arg-type,return-value]
     outlet = Silent()
     sink = applied if applied is not None else []
     made = Core(1, others, journal, store, outlet, Timing(1.0, 10.0), lambda: 100.0, lambda i, c: sink.append((i, c)))
@@ -102,6 +104,6 @@ def test_others_are_asked_for_votes_and_term_is_durable_before() -> None:
     made._SyncObj__onNodeConnected(pysyncobj.syncobj.Node("2"))
     made.campaign()
     made.tick()
-    assert {to for to, m in outlet.sent if m["type"] == "request_vote"} == {2, 3}
+    assert {to for to, m in outlet.sent if isinstance(m, RequestVote)} == {2, 3}
     assert journal.getCurrentTerm() == 1
     assert not made.leading

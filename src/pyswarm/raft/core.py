@@ -22,12 +22,13 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 from pysyncobj.version import VERSION
 
-from pyswarm.raft import commands
+from pyswarm.raft import commands, dialect, messages
 from pyswarm.raft.errors import ApplyFailed, IncompatibleLibrary, StorageError
-from pyswarm.raft.journal import Journal
+from pyswarm.raft.journal import Entry, Journal
 from pyswarm.raft.snapshots import SnapshotStore
 
 PINNED = "0.3.17"
+_CANDIDATE = 1
 _METHODS = (
     "applyLogEntries", "connectedToAnyone", "doApplyCommand", "doChangeCluster", "generateRaftTimeout", "getCurrentLogIndex",
     "getEntries", "loadDumpFile", "onBecomeLeader", "onMessageReceived", "onNodeConnected", "onNodeDisconnected",
@@ -39,9 +40,6 @@ _ATTRIBUTES = (
     "raftCurrentTerm", "raftElectionDeadline", "raftLastApplied", "raftLeader", "raftLog", "raftMatchIndex", "raftNextIndex",
     "raftState", "serializer", "transferInProgress", "transport", "votedForNodeId",
 )  # fmt: skip
-
-Message = dict[str, Any]
-"""A message in the library's own form. Leaves this module only towards the codec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class Timing:
 class Outlet(Protocol):
     """Where the library's messages go, and what it says about connections."""
 
-    def send(self, raft_id: int, message: Message) -> None:
+    def send(self, raft_id: int, message: messages.Message) -> None:
         """Hand a message on; it must leave in order, and only when what it rests on is synced."""
         ...
 
@@ -112,18 +110,19 @@ def _create_journal(journal: object) -> Journal:
 class Wire(Transport):  # type: ignore[misc]
     """The library's transport: hands everything to an Outlet."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, term: Callable[[], int]) -> None:
         super().__init__(None, None, [])
         self._outlet = outlet
+        self._term = term
 
     @property
     def ready(self) -> bool:
         """Always: connections are somebody else's business."""
         return True
 
-    def send(self, node: Node, message: Message) -> bool:
+    def send(self, node: Node, message: dict[str, Any]) -> bool:
         """Queue a message for a member."""
-        self._outlet.send(int(node.id), message)
+        self._outlet.send(int(node.id), dialect.from_library(message, self._term()))
         return True
 
     def addNode(self, node: Node) -> None:  # noqa: N802 - the library's name
@@ -171,8 +170,7 @@ def _configuration(journal: Journal, timing: Timing) -> SyncObjConf:
 class Core(library.SyncObj):  # type: ignore[misc]
     """One member's consensus. Everything runs on the caller's thread; nothing here waits.
 
-    `apply` gets (index, command) of each committed entry in order; `install` is called when a received snapshot is to become the state and
-    returns its two entries and voters. Exceptions of both surface from `tick` or `receive` and are final.
+    `apply` gets (index, command) of each committed entry in order. Its exceptions surface from `tick` as ApplyFailed and are final.
     """
 
     def __init__(
@@ -191,7 +189,7 @@ class Core(library.SyncObj):  # type: ignore[misc]
         self._clock = clock
         self._journal = journal
         self._apply = apply
-        self._wire = Wire(outlet)
+        self._wire = Wire(outlet, lambda: self.term)
         library.createJournal = _create_journal
         self._enter()
         super().__init__(Node(str(raft_id)), [Node(str(o)) for o in others], conf=_configuration(journal, timing), transport=self._wire)
@@ -226,6 +224,34 @@ class Core(library.SyncObj):  # type: ignore[misc]
         """Elections, commitment, apply, snapshots: whatever is due."""
         self._enter()
         self.doTick(0.0)
+
+    def receive(self, sender: int, message: messages.Message) -> None:
+        """Let the library act on a message. Only what the filter delivers may come here."""
+        self._enter()
+        self._SyncObj__onMessageReceived(Node(str(sender)), dialect.to_library(message))
+
+    def connected(self, raft_id: int) -> None:
+        """Messages to a voter can be sent from now on."""
+        self._SyncObj__onNodeConnected(Node(str(raft_id)))
+
+    def disconnected(self, raft_id: int) -> None:
+        """Messages to a voter are lost from now on."""
+        self._SyncObj__onNodeDisconnected(Node(str(raft_id)))
+        self._SyncObj__serializer.cancelTransmisstion(Node(str(raft_id)))
+
+    def heard(self, raft_id: int) -> None:
+        """A member is busy with what it was sent: it counts as reachable for the leader's check-quorum."""
+        self._enter()
+        self._SyncObj__lastResponseTime[Node(str(raft_id))] = self._clock()
+
+    def install(self, prev: Entry, last: Entry, others: Iterable[int]) -> None:
+        """The state machine holds a snapshot that ends with `last`: forget the log before and continue from there."""
+        self._journal.restart(prev, last)
+        self._SyncObj__raftLastApplied = last[1]
+        self._SyncObj__raftCommitIndex = last[1]
+        self._journal.setRaftCommitIndex(last[1])
+        self._SyncObj__lastSerializedEntry = prev[1]
+        self._SyncObj__updateClusterConfiguration([Node(str(o)) for o in others])
 
     def send_entries(self) -> None:
         """Send what the others lack, or a heartbeat, now."""
@@ -274,9 +300,19 @@ class Core(library.SyncObj):  # type: ignore[misc]
         return self.leading and self.applied >= self._SyncObj__noopIDx
 
     @property
+    def campaigning(self) -> bool:
+        """Whether this member stands for election."""
+        return bool(self._SyncObj__raftState == _CANDIDATE)
+
+    @property
     def voters(self) -> set[int]:
         """Raft ids of the other voters."""
         return {int(n.id) for n in self.otherNodes}
+
+    @property
+    def matched(self) -> dict[int, int]:
+        """Per member that gets entries: up to where its log is known to equal this one. Meaningful on a leader."""
+        return {int(n.id): int(i) for n, i in self._SyncObj__raftMatchIndex.items()}
 
     # --- taken out of the library's hands
 
@@ -303,4 +339,4 @@ class Core(library.SyncObj):  # type: ignore[misc]
         return ["add" if change.kind == change.ADD else "rem", raft_id, Node(raft_id)]
 
     def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:  # noqa: ARG002, N802, N803 - the library's names
-        raise StorageError("a snapshot arrived although none can be received")
+        raise StorageError("the library tried to load a snapshot by itself")

@@ -251,6 +251,21 @@ class Journal:
         """The newest entry."""
         return self._entries[-1]
 
+    @property
+    def first(self) -> int:
+        """Index of the first visible entry."""
+        return self._entries[self._hidden][1]
+
+    @property
+    def last_index(self) -> int:
+        """Index of the newest entry."""
+        return self._entries[-1][1]
+
+    def term_at(self, index: int) -> int | None:
+        """Term of a visible entry; None for others."""
+        entry = self.at(index)
+        return entry[2] if entry is not None and index >= self.first else None
+
     def at(self, index: int) -> Entry | None:
         """The entry with a log index, also among hidden ones; None when it is not there."""
         position = index - self._entries[0][1]

@@ -30,6 +30,10 @@ class Membership:
         """The table as a message, in a fixed order."""
         return api.ClusterSnapshot(members=[self.members[i] for i in sorted(self.members)], removed=sorted(self.removed))
 
+    def replace(self, other: Membership) -> None:
+        """Become equal to another table."""
+        self.members, self.removed = dict(other.members), set(other.removed)
+
     def check(self, change: Change) -> None:
         """Raise InvalidArgument when a change must not be proposed (texts: spec section 14.3)."""
         raft_id = change.member.raft_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,9 +15,8 @@ import structlog
 
 from pyswarm.api import v1 as api
 from pyswarm.clock import Clock
-from pyswarm.raft.core import Message
 from pyswarm.raft.log import Member, NodeStopped, StateMachine
-from pyswarm.raft.replica import Events, RaftSettings, Replica
+from pyswarm.raft.replica import Events, Job, RaftSettings, Replica
 from pyswarm.raft.storage import Directories, Directory, Storage, found_storage, open_storage
 from pyswarm.raft.vault import Vault
 
@@ -25,19 +25,6 @@ __all__ = ["RaftNode", "RaftSettings"]
 R = TypeVar("R")
 C = TypeVar("C")
 log = structlog.get_logger(__name__)
-
-
-class Nobody:
-    """The other members of a cluster of one."""
-
-    def send(self, raft_id: int, message: Message) -> None:
-        """Nobody is there to hear."""
-
-    def connect(self, raft_id: int) -> None:
-        """Nobody is there."""
-
-    def disconnect(self, raft_id: int) -> None:
-        """Nobody is there."""
 
 
 class RaftNode:
@@ -77,6 +64,7 @@ class RaftNode:
         self._failure: BaseException | None = None
         self._leadership_listeners: list[Callable[[bool], None]] = []
         self._member_listeners: list[Callable[[Sequence[Member]], None]] = []
+        self._done: deque[tuple[Job, Any, Exception | None]] = deque()
         self._wake = asyncio.Event()
         self._started = asyncio.Event()
 
@@ -176,7 +164,7 @@ class RaftNode:
         events = Events(self._tell_leadership, self._tell_members)
         chance = random.Random(secrets.randbits(128))  # noqa: S311 - election jitter and request ids, no secrets
         clock = self._clock.monotonic
-        replica = Replica(storage, self._machine, self._settings, clock, self._config, events, Nobody(), chance, self._addr)
+        replica = Replica(storage, self._machine, self._settings, clock, self._config, events, chance, self._addr)
         self._replica = replica
         replica.restore()
         log.info("raft node started", raft_id=f"{replica.raft_id:x}", applied=replica.applied, directory=str(self._path))
@@ -192,24 +180,27 @@ class RaftNode:
         """The loop: one sync per round, however many proposals wait. Never busy: it sleeps until something happens."""
         while True:
             self._wake.clear()
+            while self._done:
+                job, result, error = self._done.popleft()
+                job.then(result, error)
             replica.begin()
             if replica.must_sync:
                 await _in(disk_thread, replica.sync)
             again = replica.finish()
-            if (job := replica.snapshots.take_job()) is not None:
-                group.create_task(self._snapshot(replica, job))
+            for job in replica.jobs():
+                group.create_task(self._work(job))
             if again:
                 await asyncio.sleep(0)
             else:
                 await self._wake.wait()
 
-    async def _snapshot(self, replica: Replica, job: Callable[[], None]) -> None:
-        error: Exception | None = None
+    async def _work(self, job: Job) -> None:
+        result, error = None, None
         try:
-            await _in(None, job)
-        except Exception as exc:  # noqa: BLE001 - a failed snapshot costs only disk space: logged, tried again later
+            result = await _in(None, job.work)
+        except Exception as exc:  # noqa: BLE001 - the job's own `then` decides whether this is fatal
             error = exc
-        replica.snapshots.finish(error)
+        self._done.append((job, result, error))
         self._wake.set()
 
     async def _tick(self, replica: Replica) -> None:

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from pyswarm.api import defaults
 from pyswarm.api import v1 as api
 from pyswarm.raft import commands
+from pyswarm.raft import filter as screen
 from pyswarm.raft.commands import BadCommand, Type
-from pyswarm.raft.core import Core, Outlet, Timing
-from pyswarm.raft.log import LostLeadership, Member, NodeStopped, ProposalError, StateMachine, TooLarge
-from pyswarm.raft.membership import Change, voters
+from pyswarm.raft.core import Core, Timing
+from pyswarm.raft.errors import JournalFailed
+from pyswarm.raft.log import LostLeadership, Member, NodeStopped, ProposalError, StateMachine
+from pyswarm.raft.membership import Change, Membership, voters
+from pyswarm.raft.messages import Ack
+from pyswarm.raft.proposals import Proposals
 from pyswarm.raft.snapshots import SnapshotStore
 from pyswarm.raft.storage import Storage
+from pyswarm.raft.traffic import Judge, Traffic
+from pyswarm.raft.transfers import Loaded, Sender
 
 log = structlog.get_logger(__name__)
 
@@ -50,16 +54,12 @@ class Events:
     members: Callable[[Sequence[Member]], None]
 
 
-@dataclass(slots=True)
-class Waiting:
-    """Somebody who waits for an entry to be applied."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Blocking work for a thread; `then(result, error)` must be called on the driving thread between rounds, and may raise."""
 
-    command: bytes
-    done: asyncio.Future[int]
-    request: api.InternalRaftRequest | None = None
-    proposal: Any | None = None
-    index: int = 0
-    term: int = 0
+    work: Callable[[], Any]
+    then: Callable[[Any, Exception | None], None]
 
 
 class Replica:
@@ -73,9 +73,9 @@ class Replica:
         clock: Callable[[], float],
         config: Callable[[], api.RaftConfig],
         events: Events,
-        outlet: Outlet,
         chance: random.Random,
         addr: str = "",
+        judge: Judge = screen.receive,
     ) -> None:
         self._journal = storage.journal
         self._machine = machine
@@ -89,16 +89,19 @@ class Replica:
         self._addr = addr
         self._registered = False
         self._registering = 0
-        self._queue: deque[Waiting] = deque()
-        self._waiting: dict[int, Waiting] = {}
-        self._next_id = chance.getrandbits(63)
+        self._proposals = Proposals(chance.getrandbits(63))
         self._announced: int | None = None
-        self._silent_ticks = 0
         self._patience = 0
         self._heartbeat_ticks = 0
         self._tried_snapshot = 0
-        self.snapshots = SnapshotStore(storage.files, self._capture, lambda: self._config().keep_old_snapshots)
-        self._core = self._build(outlet, clock)
+        self._files = storage.files
+        self._loading = False
+        self.sender = Sender(chance)
+        self.snapshots = SnapshotStore(storage.files, self._capture, lambda: self._config().keep_old_snapshots, self.sender)
+        self.traffic = Traffic(self._identity.raft_id, self._journal, self._membership, self.sender, judge)
+        self.traffic.leader_within = settings.election_tick
+        self._core = self._build(clock)
+        self.traffic.attach(self._core)
         if storage.snapshot is not None:
             self._core.start_from(storage.snapshot.start.last.index)
             self.snapshots.index = self._core.applied
@@ -107,12 +110,12 @@ class Replica:
         """Index of the last entry the state machine has seen."""
         self._draw_patience()
 
-    def _build(self, outlet: Outlet, clock: Callable[[], float]) -> Core:
+    def _build(self, clock: Callable[[], float]) -> Core:
         """The core, with the voters that snapshot and log together name."""
         later = [c for c, i, _ in self._journal[:] if i > 1]
         own = self._identity.raft_id
         others = voters(self._membership, later).members.keys() - {own}
-        return Core(own, others, self._journal, self.snapshots, outlet, self._settings.timing, clock, self._apply)
+        return Core(own, others, self._journal, self.snapshots, self.traffic, self._settings.timing, clock, self._apply)
 
     def restore(self) -> None:
         """Give the state machine the snapshot. Once, before the first round; what follows in the log comes through `apply`."""
@@ -149,37 +152,39 @@ class Replica:
         """Have a request proposed in the next round. Raises LostLeadership, TooLarge."""
         if self._announced is None:
             raise LostLeadership
-        request.ClearField("id")
-        if request.ByteSize() > defaults.MAX_TRANSACTION_BYTES:
-            raise TooLarge
-        self._next_id = (self._next_id + 1) % (1 << 63)
-        request.id = self._next_id | 1 << 63
-        self._queue.append(Waiting(commands.store(request.SerializeToString()), done, request, proposal))
+        self._proposals.add(request, proposal, done)
 
     def submit_barrier(self, done: asyncio.Future[int]) -> None:
         """Have `done` resolved once everything committed before is applied and leadership is proven. Raises LostLeadership."""
         if self._announced is None:
             raise LostLeadership
-        if not self._core.voters and not self._waiting and not self._queue:
+        if self._core.voters or self._proposals:
+            self._proposals.add_command(commands.BARRIER, done)
+        else:
             done.set_result(self.applied)
-            return
-        self._queue.append(Waiting(commands.BARRIER, done))
 
     # --- driving
 
     def count_tick(self) -> None:
         """One tick of time has passed."""
-        self._silent_ticks += 1
+        self.traffic.silent_ticks += 1
         self._heartbeat_ticks += 1
+        self.sender.count_tick(self._settings.election_tick)
+        if self._core.leading:
+            self.traffic.silent_ticks = 0
 
     def begin(self) -> None:
-        """Append everything that waits, and let the others write at the same time as this member's disk."""
+        """Take in what arrived, append what waits, and let the others write at the same time as this member's disk."""
+        self.traffic.handle_all()
+        self._publish_loss()
         if self._must_register:
             self._register()
         if self._announced is not None:
-            self._append_queue()
-        if self._core.leading and self._core.voters and (self._journal.dirty or self._heartbeat_ticks >= self._settings.heartbeat_tick):
+            self._proposals.append_to(self._core)
+        heartbeat = self._heartbeat_ticks >= self._settings.heartbeat_tick
+        if self._core.leading and (self._journal.dirty or heartbeat or self.traffic.push):
             self._heartbeat_ticks = 0
+            self.traffic.push = False
             self._core.send_entries()
 
     @property
@@ -201,25 +206,68 @@ class Replica:
             self._core.send_entries()
         self._release_log()
         self._publish()
-        return self._journal.dirty or bool(self._queue) or self._must_register
+        return self._journal.dirty or self._proposals.queued or self._must_register or self.traffic.waiting or self.traffic.push
 
     def stop(self) -> None:
         """Say that this member leads no more, then fail those who wait."""
         if self._announced is not None:
-            self._resign()
-        for waiting in self._queue:
-            _fail(waiting, NodeStopped())
-        self._queue.clear()
+            self._resign(NodeStopped())
+
+    # --- blocking work on the side
+
+    def jobs(self) -> list[Job]:
+        """Blocking work that has become due: taking a snapshot, loading one to send, keeping one that arrived. Each is handed out once."""
+        due = []
+        if (take := self.snapshots.take_job()) is not None:
+            due.append(Job(take, lambda _, error: self.snapshots.finish(error)))
+        if self.sender.wanted and not self._loading:
+            self._loading = True
+            due.append(Job(self._load, self._loaded))
+        arrived = self.traffic.arrived
+        if arrived is not None and not self.traffic.installing:
+            self.traffic.installing = True
+            keep_old = self._config().keep_old_snapshots
+            due.append(Job(lambda: self._files.write(arrived, keep_old), self._install))
+        return due
+
+    def _load(self) -> Loaded | None:
+        snapshot = self._files.load()
+        return Loaded.of(snapshot) if snapshot is not None else None
+
+    def _loaded(self, loaded: Loaded | None, error: Exception | None) -> None:
+        self._loading = False
+        if error is not None:
+            raise error
+        if loaded is not None:
+            self.sender.provide(loaded)
+            self.traffic.push = True
+
+    def _install(self, _: object, error: Exception | None) -> None:
+        """The arrived snapshot is on disk: make it the state, unless entries got here first."""
+        if error is not None:
+            raise JournalFailed(f"a snapshot from the leader could not be stored: {error}. Repair or free the disk, restart") from error
+        snapshot, self.traffic.arrived = self.traffic.arrived, None
+        self.traffic.installing = False
+        if snapshot is None:
+            return
+        prev, last = snapshot.start.prev, snapshot.start.last
+        if not self.traffic.contains(last.index, last.term):
+            table = Membership(snapshot.snapshot.membership)
+            self._membership.replace(table)
+            own = self._identity.raft_id
+            self._core.install(
+                (prev.command, prev.index, prev.term), (last.command, last.index, last.term), self._membership.members.keys() - {own}
+            )
+            self.applied = last.index
+            self.snapshots.index = max(self.snapshots.index, last.index)
+            self._registered = self._is_current(self._membership.members.get(own))
+            self._machine.restore(snapshot.snapshot.store)
+            self._events.members(self.members())
+            log.info("installed a snapshot from the leader", index=last.index, term=last.term)
+        if self._core.leader_id not in {0, self._identity.raft_id}:
+            self.traffic.send(self._core.leader_id, Ack(self._core.term, last.index + 1, success=True))
 
     # --- rounds
-
-    def _append_queue(self) -> None:
-        while self._queue:
-            waiting = self._queue.popleft()
-            if waiting.done.done():
-                continue
-            waiting.index, waiting.term = self._core.append(waiting.command)
-            self._waiting[waiting.index] = waiting
 
     @property
     def _must_register(self) -> bool:
@@ -237,13 +285,12 @@ class Replica:
         core = self._core
         if core.leading or self._identity.raft_id not in self._membership.members:
             return
-        if not core.voters or self._silent_ticks >= self._patience:
+        if not core.voters or self.traffic.silent_ticks >= self._patience:
             self._draw_patience()
             core.campaign()
 
     def _draw_patience(self) -> None:
         election = self._settings.election_tick
-        self._silent_ticks = 0
         self._patience = self._chance.randint(election, 2 * election - 1)
 
     def _snapshot_if_due(self) -> None:
@@ -261,30 +308,28 @@ class Replica:
             self._journal.release(oldest - 1)
 
     def _publish(self) -> None:
+        self._publish_loss()
         core = self._core
-        if self._announced is not None and not (core.leading and core.term == self._announced):
-            self._resign()
         if self._announced is None and core.caught_up and not self._journal.dirty:
             self._announced = core.term
             log.info("raft leadership won", term=core.term, index=self.applied)
             self._events.leadership(True)
 
-    def _resign(self) -> None:
-        log.info("raft leadership ended", term=self._announced, waiting=len(self._waiting))
+    def _publish_loss(self) -> None:
+        if self._announced is not None and not (self._core.leading and self._core.term == self._announced):
+            self._resign(LostLeadership())
+
+    def _resign(self, queued: ProposalError) -> None:
+        log.info("raft leadership ended", term=self._announced, waiting=len(self._proposals))
         self._announced = None
         self._events.leadership(False)
-        waiting, self._waiting = self._waiting, {}
-        for one in waiting.values():
-            _fail(one, LostLeadership(uncertain=True))
-        for one in self._queue:
-            _fail(one, LostLeadership())
-        self._queue.clear()
+        self._proposals.fail(queued)
 
     # --- applying
 
     def _apply(self, index: int, command: bytes) -> None:
         self.applied = index
-        waiting = self._claim(index)
+        waiting = self._proposals.claim(index, self._journal)
         match command[0]:
             case Type.STORE:
                 if waiting is not None and waiting.request is not None:
@@ -297,24 +342,7 @@ class Replica:
                 pass
             case other:
                 raise BadCommand(f"unknown entry type {other}: written by a newer pyswarm?")
-        if waiting is not None:
-            del self._waiting[index]
-            waiting.done.set_result(index)
-
-    def _claim(self, index: int) -> Waiting | None:
-        """Who waits for the entry at `index`, if the entry there is the one that was proposed and somebody still listens.
-
-        It stays among those who wait until the entry is applied: should that fail, it is told with the others.
-        """
-        waiting = self._waiting.get(index)
-        if waiting is None:
-            return None
-        entry = self._journal.at(index)
-        if entry is not None and entry[2] == waiting.term and not waiting.done.done():
-            return waiting
-        del self._waiting[index]
-        _fail(waiting, LostLeadership())
-        return None
+        self._proposals.applied(index)
 
     def _apply_membership(self, command: bytes) -> None:
         change = commands.parse_membership(command)
@@ -332,8 +360,3 @@ class Replica:
         build = self._machine.capture()
         membership = self._membership.snapshot()
         return lambda: api.Snapshot(version=api.Snapshot.V0, membership=membership, store=build())
-
-
-def _fail(waiting: Waiting, error: ProposalError) -> None:
-    if not waiting.done.done():
-        waiting.done.set_exception(error)

@@ -1,0 +1,194 @@
+"""What PySyncObj gets to see of a message, and what is answered in its place. Pure.
+
+The library believes every message: it counts votes instead of collecting them, truncates on any append, takes over commit indexes
+unverified, and credits acknowledgements of other terms (spec/store-and-raft, section 21.4, S1-S4, S8). Here each message is judged against
+the receiver's own log and state; what is delivered cannot make the library do any of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from pyswarm.raft.commands import PICKLED_TYPES
+from pyswarm.raft.messages import (
+    Ack,
+    Append,
+    CampaignNow,
+    GrantVote,
+    HigherTerm,
+    Message,
+    Nudge,
+    Piece,
+    PieceReceived,
+    RequestVote,
+)
+
+
+class LogView(Protocol):
+    """The receiver's visible log."""
+
+    @property
+    def first(self) -> int:
+        """Index of the first entry."""
+        ...
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry."""
+        ...
+
+    def term_at(self, index: int) -> int | None:
+        """Term of an entry, None outside first … last."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the receiver knows when a message arrives."""
+
+    own_id: int
+    term: int
+    committed: int
+    leading: bool
+    leader_id: int
+    leader_alive: bool
+    """An append of the present leader was accepted within the election time-out."""
+    campaigning: bool
+    is_member: bool
+    voters: AbstractSet[int]
+    """The other voters."""
+    removed: AbstractSet[int]
+    matched: Mapping[int, int]
+    """Per member that is sent entries: up to where its log is known to equal this one."""
+    votes: AbstractSet[int]
+    """Whose votes were counted in this term."""
+    log: LogView
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do with a message. `deliver` goes to the library first, then `reply` is sent back."""
+
+    deliver: Message | None = None
+    reply: Message | None = None
+    removed: bool = False
+    """The sender is to be told that it is no member any more."""
+    fatal: str = ""
+    """The logs contradict each other below the commit index: this process must stop."""
+    alarm: str = ""
+    """Worth a line in the log: the sender does what no correct member does."""
+
+
+DROP = Verdict()
+REMOVED_TEXT = "raft: member was removed from the cluster"
+
+
+def receive(view: View, sender: int, message: Message) -> Verdict:
+    """Judge a message from an authenticated member."""
+    if sender in view.removed:
+        return Verdict(removed=True)
+    match message:
+        case RequestVote():
+            return _request_vote(view, sender, message)
+        case GrantVote():
+            wanted = view.campaigning and message.term == view.term and sender in view.voters and sender not in view.votes
+            return Verdict(message) if wanted else DROP
+        case Ack():
+            return _ack(view, sender, message)
+        case PieceReceived():
+            return Verdict(message) if message.term == view.term and sender in view.matched else DROP
+        case Append() | Nudge() | Piece() if message.term < view.term:
+            return Verdict(reply=HigherTerm(view.term))
+        case Append() | Nudge() | Piece() if view.leading and message.term == view.term:
+            return Verdict(alarm="a second leader in this member's own term")
+        case Append():
+            return _append(view, message)
+        case Nudge():
+            return Verdict(replace(message, commit=min(message.commit, view.committed)))
+        case Piece():
+            return Verdict(message)
+        case CampaignNow():
+            wanted = message.term == view.term and sender == view.leader_id and view.is_member
+            return Verdict(message) if wanted else DROP
+        case HigherTerm():
+            # a vote request that nobody can grant: the library adopts the term, steps down, and does nothing else
+            known = sender in view.voters or sender in view.matched
+            return Verdict(RequestVote(message.term, 0, -1)) if known and message.term > view.term else DROP
+
+
+def _request_vote(view: View, sender: int, message: RequestVote) -> Verdict:
+    if sender not in view.voters:
+        return DROP
+    if not message.transfer and (view.leading or view.leader_alive):
+        return DROP
+    return Verdict(message)
+
+
+def _ack(view: View, sender: int, message: Ack) -> Verdict:
+    matched = view.matched.get(sender)
+    if not view.leading or message.term != view.term or matched is None or message.next_index - 1 > view.log.last_index:
+        return DROP
+    if message.reset and message.next_index <= matched:
+        # below what it acknowledged: either an old answer, or it lost entries. Probing on from match + 1 is right in the first case,
+        # and in the second never counts what is gone, because it will be refused again.
+        return Verdict(replace(message, next_index=matched + 1, success=False))
+    return Verdict(message)
+
+
+def _append(view: View, message: Append) -> Verdict:
+    alarm = _malformed(message)
+    if alarm:
+        return Verdict(alarm=alarm)
+    message = _skip_covered(view, message)
+    log = view.log
+    prev, last = message.prev_index, log.last_index
+    if log.term_at(prev) != message.prev_term:
+        return Verdict(Nudge(message.term, 0), Ack(message.term, view.committed + 1, reset=True))
+    position = 0
+    while position < len(message.entries) and log.term_at(message.entries[position][1]) == message.entries[position][2]:
+        position += 1
+    rest = message.entries[position:]
+    if rest:
+        return _conflict_or_growth(view, message, rest)
+    end = prev + len(message.entries)
+    if end == last:
+        term = message.entries[-1][2] if message.entries else message.prev_term
+        return Verdict(replace(message, prev_index=last, prev_term=term, entries=()))
+    return Verdict(Nudge(message.term, min(message.commit, end)), Ack(message.term, end + 1, success=True))
+
+
+def _conflict_or_growth(view: View, message: Append, rest: tuple[tuple[bytes, int, int], ...]) -> Verdict:
+    """Entries that are missing here or differ: hand over exactly those, so that exactly the conflict is cut."""
+    first = rest[0][1]
+    if first <= view.committed:
+        own = view.log.term_at(first)
+        return Verdict(
+            fatal=f"entry {first} is committed here with term {own}, the leader of term {message.term} has it with term {rest[0][2]}"
+        )
+    before = view.log.term_at(first - 1)
+    return Verdict(replace(message, prev_index=first - 1, prev_term=-1 if before is None else before, entries=rest))
+
+
+def _skip_covered(view: View, message: Append) -> Append:
+    """Entries at or below the first visible one are in the own snapshot, which is committed: begin behind them."""
+    first = view.log.first
+    end = message.prev_index + len(message.entries)
+    if message.prev_index >= first or end < first:
+        return message
+    term = view.log.term_at(first)
+    entries = tuple(e for e in message.entries if e[1] > first)
+    return replace(message, prev_index=first, prev_term=-1 if term is None else term, entries=entries)
+
+
+def _malformed(message: Append) -> str:
+    for offset, (command, index, term) in enumerate(message.entries, 1):
+        if index != message.prev_index + offset:
+            return "entries are not consecutive"
+        if term > message.term:
+            return "an entry is newer than its leader"
+        if not command or command[0] in PICKLED_TYPES:
+            return "an entry holds a pickle, or nothing"
+    return ""

@@ -1,0 +1,147 @@
+"""Sending a snapshot to a member that is too far behind for entries, and receiving one.
+
+Pieces are numbered, belong to one attempt, and carry the digest of the whole: a piece that is lost, repeated, or from an earlier attempt
+can delay a transfer, never corrupt one. At most `WINDOW` pieces are under way per member.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from pyswarm.api.private import raft_pb2
+from pyswarm.raft.messages import Piece
+
+log = structlog.get_logger(__name__)
+
+PIECE_BYTES = 1 << 20
+WINDOW = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A snapshot in memory for as long as somebody needs it."""
+
+    index: int
+    term: int
+    data: bytes
+    digest: bytes
+
+    @classmethod
+    def of(cls, snapshot: raft_pb2.LogSnapshot) -> Loaded:
+        """The plain snapshot, ready to be cut: members do not share their data keys."""
+        data = snapshot.SerializeToString(deterministic=True)
+        return cls(snapshot.start.last.index, snapshot.start.last.term, data, hashlib.sha256(data).digest())
+
+
+@dataclass(slots=True)
+class Transfer:
+    """One attempt for one member."""
+
+    number: int
+    loaded: Loaded
+    sent: int = 0
+    confirmed: int = 0
+    idle_ticks: int = 0
+
+    @property
+    def total(self) -> int:
+        """Pieces in all."""
+        return max(1, -(-len(self.loaded.data) // PIECE_BYTES))
+
+
+class Sender:
+    """The leader's side, for all members."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self._loaded: Loaded | None = None
+        self._transfers: dict[int, Transfer] = {}
+        self.newest = 0
+        """Index of the newest snapshot on disk."""
+        self.wanted = False
+        """Whether somebody waits for the newest snapshot to be loaded."""
+
+    def provide(self, loaded: Loaded) -> None:
+        """The snapshot that was wanted."""
+        self._loaded, self.wanted = loaded, False
+
+    def next_piece(self, member: int) -> tuple[Piece, bool, bool] | None:
+        """The next piece in the library's form (piece, first, last); None when the window is full or nothing is loaded yet."""
+        transfer = self._transfers.get(member)
+        if transfer is None:
+            if self._loaded is None or self._loaded.index < self.newest:
+                self.wanted = self.newest > 0
+                return None
+            transfer = self._transfers[member] = Transfer(self._chance.getrandbits(63), self._loaded)
+        if transfer.sent >= transfer.total or transfer.sent - transfer.confirmed >= WINDOW:
+            return None
+        number, whole = transfer.sent, transfer.loaded
+        transfer.sent += 1
+        data = whole.data[number * PIECE_BYTES : (number + 1) * PIECE_BYTES]
+        piece = Piece(0, transfer.number, number, transfer.total, whole.index, whole.term, whole.digest, data)
+        last = transfer.sent == transfer.total
+        if last:
+            del self._transfers[member]
+        return piece, number == 0, last
+
+    def confirm(self, member: int, number: int, count: int) -> None:
+        """A member has so many pieces of an attempt."""
+        transfer = self._transfers.get(member)
+        if transfer is not None and transfer.number == number and count > transfer.confirmed:
+            transfer.confirmed = min(count, transfer.sent)
+            transfer.idle_ticks = 0
+
+    def cancel(self, member: int) -> None:
+        """The connection to a member is gone, or a new attempt is due: the next one starts from the beginning."""
+        self._transfers.pop(member, None)
+
+    def count_tick(self, limit: int) -> None:
+        """A tick has passed: give up on attempts without progress for `limit` ticks, and forget what nobody needs."""
+        for member, transfer in list(self._transfers.items()):
+            transfer.idle_ticks += 1
+            if transfer.idle_ticks > limit:
+                log.warning("snapshot transfer makes no progress, starting again", member=f"{member:x}", confirmed=transfer.confirmed)
+                self.cancel(member)
+        if not self._transfers:
+            self._loaded = None
+
+
+class Receiver:
+    """The follower's side: one attempt at a time, the newest."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._parts: dict[int, bytes] = {}
+
+    @property
+    def count(self) -> int:
+        """Pieces of the present attempt that are here."""
+        return len(self._parts)
+
+    def add(self, piece: Piece) -> raft_pb2.LogSnapshot | None:
+        """Take a piece; the whole snapshot once, when it is complete and what it claims to be."""
+        if piece.transfer != self._number:
+            self._number, self._parts = piece.transfer, {}
+        self._parts[piece.number] = piece.data
+        if len(self._parts) < piece.total:
+            return None
+        data = b"".join(self._parts[i] for i in sorted(self._parts))
+        self._number, self._parts = 0, {}
+        return _verified(piece, data)
+
+
+def _verified(piece: Piece, data: bytes) -> raft_pb2.LogSnapshot | None:
+    try:
+        snapshot = raft_pb2.LogSnapshot.FromString(data) if hashlib.sha256(data).digest() == piece.digest else None
+    except DecodeError:
+        snapshot = None
+    last = snapshot.start.last if snapshot is not None else None
+    if last is None or (last.index, last.term) != (piece.index, piece.index_term):
+        log.error("received snapshot is damaged and was dropped", index=piece.index)
+        return None
+    return snapshot
