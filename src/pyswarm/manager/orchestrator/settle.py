@@ -48,6 +48,8 @@ def settle(situation: Situation, slot: Slot, *, replace: bool = True) -> Outcome
     if dead and replace:
         outcome.changes += _replacement(situation, slot, dead, alive)
     alive = _end_doubles(situation, alive, outcome)
+    if outcome.changes:
+        return outcome  # they decide when the others may start: looked at again with their events
     for task in alive:
         if task.desired_state < S.RUNNING and task.status.state <= S.RUNNING:
             _release(situation, slot, task, outcome)

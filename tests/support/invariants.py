@@ -1,0 +1,40 @@
+"""What must hold after every commit, whatever happened: checked by the worlds that tests build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pyswarm.api import v1 as api
+from pyswarm.manager.orchestrator import slots, tasklife
+from pyswarm.manager.orchestrator.reaper import limit_of
+from pyswarm.manager.store import Action, Event, View, by
+
+S = api.TaskState
+
+
+def check_events(events: Iterable[Event]) -> None:
+    """No task's observed or desired state falls, none changes its service, slot or node, and every step has an owner."""
+    for event in events:
+        if isinstance(event.obj, api.Task) and event.action is not Action.REMOVE:
+            old = event.old if isinstance(event.old, api.Task) else None
+            assert not (wrong := tasklife.violations(old, event.obj)), (event.obj.id, wrong)
+
+
+def check_slots(view: View) -> None:
+    """At most one task of a slot is meant to run; two while a service may be updated start-first."""
+    for service in view.services:
+        specs = (service.spec, service.previous_spec)
+        start_first = any(api.UpdateConfig.START_FIRST in {s.update.order, s.rollback.order} for s in specs)
+        by_node = slots.is_global(service)
+        for slot in slots.group(view.tasks.find(by.service(service.id)), by_node=by_node).values():
+            runnable = slot.runnable
+            assert len(runnable) <= 1 + start_first, (service.id, slot.place, [t.id for t in runnable])
+
+
+def check_history(view: View) -> None:
+    """In quiet times no slot keeps more records than its limit, live ones excepted, and nothing over is left."""
+    for service in view.services:
+        limit = limit_of(view, service)
+        for slot in slots.group(view.tasks.find(by.service(service.id)), by_node=slots.is_global(service)).values():
+            live = sum(t.status.state <= S.RUNNING for t in slot.tasks)
+            assert limit < 0 or len(slot.tasks) <= max(limit, live), (service.id, slot.place, len(slot.tasks))
