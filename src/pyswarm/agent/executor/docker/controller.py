@@ -198,7 +198,10 @@ class DockerController:
         try:
             await call()
         except ExecutorError as error:
-            raise self._patience.judge(operation, error, self._clock.monotonic(), endless=endless) from error
+            verdict = self._patience.judge(operation, error, self._clock.monotonic(), endless=endless)
+            if verdict is error:
+                raise
+            raise verdict from error
         self._patience.settle(operation)
 
     def _check_open(self) -> None:
