@@ -203,12 +203,12 @@ class ControlServer:
         return fresh
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """`host:port`, `:port` or `[v6]:port` as host and port. Raises InvalidArgument."""
+def split_address(address: str, what: str = "listen address") -> tuple[str, int]:
+    """`host:port`, `:port` or `[v6]:port` as host and port. Raises InvalidArgument that calls the address `what`."""
     host, separator, port = address.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
     if not separator or not port.isdecimal() or int(port) > 65535 or (":" in host and bare == host):
-        raise InvalidArgument(f"missing or invalid listen address {address}; give it as host:port")
+        raise InvalidArgument(f"missing or invalid {what} {address}; give it as host:port")
     return bare, int(port)
 
 
