@@ -212,8 +212,7 @@ async def test_first_start_founds_a_cluster(world: World, tmp_path: Path) -> Non
     """Without join address a node founds a cluster: manager with the new root, agent on its socket. [dispatcher 181]"""
     async with world.running(config(tmp_path)) as node:
         (manager,), (agent,) = world.managers, world.agents
-        assert manager.parts.root_ca is not None
-        assert manager.parts.root_ca.signer is not None
+        assert (await manager.parts.signing_root()).signer is not None
         assert manager.parts.join_addr == ""
         assert agent.parts.broker.local == tmp_path / "swarm.sock"
         assert agent.parts.security.current.node_id == node.node_id
@@ -236,7 +235,6 @@ async def test_restart_keeps_identity_and_settings(world: World, tmp_path: Path)
     assert (saved.hostname, saved.listen_remote_api) == ("one", "127.0.0.1:7")
     async with world.running(NodeConfig(tmp_path / "state", saved)) as second:
         assert second.node_id == first.node_id
-        assert world.managers[-1].parts.root_ca is None
         assert world.managers[-1].parts.join_addr == ""
 
 
@@ -354,8 +352,7 @@ async def test_demotion_stops_the_manager(world: World, tmp_path: Path) -> None:
     """A worker's certificate ends the manager, removes its log and keeps the agent. [dispatcher 189]"""
     async with world.running(config(tmp_path)) as node:
         (manager,) = world.managers
-        root = manager.parts.root_ca
-        assert root is not None
+        root = await manager.parts.signing_root()
         security = manager.parts.security
         me = security.current
         request, key = csr.generate()

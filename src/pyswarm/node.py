@@ -29,7 +29,7 @@ from pyswarm.ca.root import RootCA
 from pyswarm.ca.validate import CertificateError
 from pyswarm.clock import Clock
 from pyswarm.errors import SwarmError, Unimplemented
-from pyswarm.node_join import StartError, explain, refuse_other_cluster
+from pyswarm.node_join import StartError, explain, refuse_other_cluster, warn_of_address
 from pyswarm.node_state import Settings, StateDirectory
 from pyswarm.rpc.caller import MANAGER, WORKER
 from pyswarm.rpc.remotes import DEFAULT_WEIGHT, ConnectionBroker, PersistentRemotes, RemotePeer
@@ -98,7 +98,8 @@ class ManagerParts:
     join_addr: str
     security: SecurityConfig
     keystore: KeyStore
-    root_ca: RootCA | None
+    signing_root: Callable[[], Awaitable[RootCA]]
+    """The root for a cluster that turns out not to exist yet."""
     clock: Clock
 
 
@@ -133,7 +134,7 @@ def make_manager(parts: ManagerParts) -> ManagerLike:
         force_new_cluster=parts.config.force_new_cluster,
         join_addr=parts.join_addr,
     )
-    return Manager(config, parts.security, parts.keystore, parts.root_ca, parts.clock)
+    return Manager(config, parts.security, parts.keystore, parts.signing_root, parts.clock)
 
 
 def make_agent(parts: AgentParts) -> AgentLike:
@@ -181,6 +182,7 @@ class Node:
         self._renewer: Renewer
         self._role: _RoleWatch
         self._founding_root: RootCA | None = None
+        self._is_first = False
         self._desired_role = ""
         self.node_id = ""
 
@@ -193,8 +195,9 @@ class Node:
         with self._directory.locked():
             try:
                 await first_of(self._live(), self._stopping.wait())
-            except BaseExceptionGroup as group:
-                raise _first(group) from None
+            except (SwarmError, OSError):
+                await asyncio.to_thread(self._undo_founding)
+                raise
             finally:
                 self.ready.clear()
                 await self._executor.close()
@@ -210,7 +213,10 @@ class Node:
         self._renewer = Renewer(security, self._identity.keystore, self._client, self._clock)
         undo = security.subscribe(self._on_credentials)
         log.info("node starting", node=self.node_id, role=security.current.role, cluster=security.current.organization)
-        if self._directory.load_settings() is None:
+        if security.current.is_manager:
+            warn_of_address(self._config.settings.listen_remote_api, self._config.settings.advertise_remote_api)
+        elif self._directory.load_settings() is None:
+            # A worker may have to wait long until it is ready, over restarts too.
             self._directory.save_settings(self._config.settings)
         try:
             async with asyncio.TaskGroup() as group:
@@ -225,7 +231,7 @@ class Node:
     async def _identify(self) -> Bootstrapped:
         """Credentials from the disk, from the cluster to join, or of a new cluster. Leaves nothing behind when the first start fails."""
         config, directory = self._config, self._directory
-        is_first = not directory.certificates.exists()
+        is_first = self._is_first = not directory.certificates.exists()
         try:
             self._seed_remotes()
             if config.join_addr:
@@ -244,6 +250,12 @@ class Node:
                 raise explain(error, config.join_addr) from error
             raise
         return identity
+
+    def _undo_founding(self) -> None:
+        """The first start of a founder failed (its port was taken, say): leave nothing that nobody knows of and that no one can use."""
+        if self._is_first and self._founding_root is not None:
+            self._directory.forget_identity()
+            self._directory.forget_log()
 
     async def _connect(self, dial: Any) -> Any:
         return await GrpcConnector(self._broker).connect(dial)
@@ -278,7 +290,7 @@ class Node:
             self._manager_to_join() if must_join else "",
             identity.security,
             identity.keystore,
-            self._founding_root,
+            identity.signing_root,
             self._clock,
         )
         try:

@@ -28,13 +28,14 @@ from pyswarm.api.swarmkit import (
     resource_pb2,
     watch_pb2,
 )
-from pyswarm.ca import dek, tokens
+from pyswarm.ca import dek
+from pyswarm.ca.autolock import Autolock
 from pyswarm.ca.credentials import SecurityConfig
 from pyswarm.ca.keystore import KeyStore
 from pyswarm.ca.root import RootCA
 from pyswarm.ca.server import CAService
 from pyswarm.ca.signer import Signer
-from pyswarm.ca.unlock import kek_of
+from pyswarm.ca.update import initial_root
 from pyswarm.clock import Clock
 from pyswarm.errors import FailedPrecondition, Unimplemented
 from pyswarm.manager import genesis
@@ -51,7 +52,7 @@ from pyswarm.manager.orchestrator.reaper import Reaper
 from pyswarm.manager.orchestrator.replicated import Replicated
 from pyswarm.manager.rolemanager import RoleManager
 from pyswarm.manager.scheduler.scheduler import Scheduler
-from pyswarm.manager.store import Commit, Kind, Store
+from pyswarm.manager.store import Store
 from pyswarm.raft.node import RaftNode, RaftSettings
 from pyswarm.rpc.binder import Service, bind
 from pyswarm.rpc.server import ControlServer, RemoteServer
@@ -82,14 +83,21 @@ class ManagerConfig:
 class Manager:
     """One manager. `await run()` until cancelled; `ready` is set once it leads, serves, and its cluster object exists."""
 
-    def __init__(self, config: ManagerConfig, security: SecurityConfig, keystore: KeyStore, root_ca: RootCA | None, clock: Clock) -> None:
-        """`root_ca` is the one just made by the founder of a cluster, else None: it is then in the store."""
+    def __init__(
+        self,
+        config: ManagerConfig,
+        security: SecurityConfig,
+        keystore: KeyStore,
+        signing_root: Callable[[], Awaitable[RootCA]],
+        clock: Clock,
+    ) -> None:
+        """`signing_root` gives the root for the cluster object; asked only when this manager leads and finds none."""
         self.ready = asyncio.Event()
         self.store = Store(clock)
         self._config = config
         self._security = security
         self._keystore = keystore
-        self._root_ca = root_ca
+        self._signing_root = signing_root
         self._clock = clock
         me = security.current
         self.raft = RaftNode(
@@ -133,7 +141,7 @@ class Manager:
                 group.create_task(self.store.run(), name="store")
                 await self.raft.started()
                 group.create_task(Leadership(self.raft, self._lead).run(), name="leadership")
-                group.create_task(self._follow_unlock_key(), name="unlock key")
+                group.create_task(Autolock(self.store, self._keystore, self._clock, self._on_locked).run(), name="autolock")
                 group.create_task(self._remote.run(), name="remote API")
                 group.create_task(self._control.run(), name="control API")
                 self._health.set_serving("Raft")
@@ -144,7 +152,7 @@ class Manager:
 
     def _services(self) -> list[Service]:
         """Every service of the contract; what has no implementation yet answers UNIMPLEMENTED."""
-        ca_service = CAService(self.store, self._signer)
+        ca_service = CAService(self.store, self._signer, several_managers=False)
         nothing = object()
         implementations: dict[FileDescriptor, dict[str, object]] = {
             ca_pb2.DESCRIPTOR: {"CA": ca_service, "NodeCA": ca_service},
@@ -164,7 +172,8 @@ class Manager:
 
     async def _lead(self) -> None:
         """The duties of the leader, until cancelled."""
-        await self.store.update(lambda tx: genesis.ensure(tx, self._founding()))
+        founding = await self._founding()
+        await self.store.update(lambda tx: genesis.ensure(tx, founding))
         self.ready.set()
         store, clock = self.store, self._clock
         drivers: list[Driver[Any]] = [
@@ -184,12 +193,13 @@ class Manager:
         components |= {driver.name: driver.run for driver in drivers}
         await supervise(components, clock)
 
-    def _founding(self) -> genesis.Founding:
+    async def _founding(self) -> genesis.Founding:
+        root = await self._signing_root() if genesis.cluster_of(self.store) is None else None
         me = self._security.current
         return genesis.Founding(
             cluster_id=me.organization,
             node_id=me.node_id,
-            root_ca=stored_root(self._root_ca) if self._root_ca is not None else None,
+            root_ca=initial_root(root) if root is not None else None,
             availability=self._config.availability,
             heartbeat_tick=self._config.heartbeat_tick,
             election_tick=self._config.election_tick,
@@ -197,25 +207,9 @@ class Manager:
             unlock_key=self._keystore.kek,
         )
 
-    async def _follow_unlock_key(self) -> None:
-        """Keep this manager's key file encrypted as the cluster object says (spec/ca-and-security, section 17)."""
-        changed = asyncio.Event()
-        changed.set()
-
-        def on_commit(commit: Commit) -> None:
-            if any(event.kind is Kind.CLUSTER for event in commit.events):
-                changed.set()
-
-        undo = self.store.on_commit(on_commit)
-        try:
-            while True:
-                await changed.wait()
-                changed.clear()
-                cluster = genesis.cluster_of(self.store)
-                if cluster is not None:
-                    await asyncio.to_thread(self._keystore.rotate_kek, kek_of(cluster))
-        finally:
-            undo()
+    def _on_locked(self) -> None:
+        """The key file was readable until now. The data key stays: rotating it comes with several managers."""
+        log.warning("managers are locked now; the log's data key was readable before and is not rotated yet")
 
     def _raft_config(self) -> api.RaftConfig:
         cluster = genesis.cluster_of(self.store)
@@ -246,14 +240,6 @@ class _Alone:
     def leader_channel(self) -> grpc.aio.Channel | None:
         """Nobody else leads."""
         return None
-
-
-def stored_root(root: RootCA) -> api.RootCA:
-    """A root just made, as the cluster object keeps it, with fresh join tokens."""
-    stored = api.RootCA(ca_cert=root.bundle, ca_cert_hash=root.digest, ca_key=root.signer.key_pem if root.signer else b"")
-    stored.join_tokens.worker = tokens.generate(root.bundle)
-    stored.join_tokens.manager = tokens.generate(root.bundle)
-    return stored
 
 
 def data_key(keystore: KeyStore) -> bytes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pyswarm.errors import Internal
 
-class RaftFailure(Exception):
+
+class RaftFailure(Internal):
     """Base of everything that ends a raft node for good. The text says what happened and what to do."""
 
 
