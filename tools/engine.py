@@ -222,12 +222,22 @@ def _end(pid: int) -> None:
 
 
 def _end_leftovers(directory: Path) -> None:
-    """Kills what an engine that was killed itself left behind: containerd and shims, which name its directory on their command line."""
+    """Kills what a killed engine left behind: containerd and shims, which name its directory, and the containers below them."""
     needle = f"{directory}/exec/".encode()
+    children: dict[int, list[int]] = {}
+    doomed: list[int] = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and needle in (entry / "cmdline").read_bytes():
-                os.kill(int(entry.name), signal.SIGKILL)
+            if entry.name.isdigit():
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+                if needle in (entry / "cmdline").read_bytes():
+                    doomed.append(int(entry.name))
+    for pid in doomed:
+        doomed += [child for child in children.get(pid, ()) if child not in doomed]
+    for pid in doomed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _alive(pid: int) -> bool:
