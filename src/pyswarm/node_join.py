@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
 import structlog
@@ -67,6 +68,19 @@ def explain(error: SwarmError, join_addr: str) -> SwarmError:
     else:
         return StartError(f"cannot join the cluster at {join_addr}: {message}")
     return StartError(f"cannot join the cluster at {join_addr}: {message}; {remedy}")
+
+
+def warn_of_address(listen: str, advertise: str) -> None:
+    """Log a warning when a manager has no address that other nodes could reach it at for certain."""
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        vague = not host or ipaddress.ip_address(host).is_unspecified or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        vague = False
+    if vague and not advertise:
+        log.warning(
+            "the listen address does not tell other managers where this one is; name one with --advertise-remote-api", listen=listen
+        )
 
 
 def _overlap(one: bytes, other: bytes) -> bool:

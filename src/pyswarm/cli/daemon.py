@@ -239,3 +239,7 @@ def _describe(error: Exception) -> str:
 def _complain(text: str, status: int) -> int:
     click.echo(f"Error: {' '.join(text.split())}", err=True)
     return status
+
+
+if __name__ == "__main__":
+    main()
