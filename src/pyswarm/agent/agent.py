@@ -12,6 +12,7 @@ import structlog
 
 from pyswarm.agent import messages
 from pyswarm.agent.client import Connection, DispatcherClient, GrpcDispatcherClient
+from pyswarm.agent.disk import Disk, ThreadDisk
 from pyswarm.agent.executor import Executor, ExecutorError
 from pyswarm.agent.messages import Known, NodeChange
 from pyswarm.agent.reporter import Reporter
@@ -59,9 +60,12 @@ class Agent:
         client: Callable[[Connection], DispatcherClient] = GrpcDispatcherClient,
         rng: random.Random | None = None,
         refresh_seconds: float = REFRESH_SECONDS,
+        disk: Disk | None = None,
     ) -> None:
-        """`database` is the task database's file. `on_change` is awaited with news of the node, one at a time, never in the way of the
-        session; what arrives meanwhile is merged. The executor stays the caller's: close it after `run`.
+        """`database` is the task database's file; `disk` does its blocking work, in a thread unless told otherwise.
+
+        `on_change` is awaited with news of the node, one at a time, never in the way of the session; what arrives meanwhile is merged.
+        The executor stays the caller's: close it after `run`.
         """
         self.ready = asyncio.Event()
         self._security = security
@@ -75,7 +79,9 @@ class Agent:
         # Scatters retries; nothing here is secret.
         rng = rng or random.Random()  # noqa: S311
         self._reporter = Reporter()
-        self._worker = Worker(executor=executor, database=database, reporter=self._reporter, clock=clock, rng=rng)
+        self._worker = Worker(
+            executor=executor, database=database, reporter=self._reporter, clock=clock, rng=rng, disk=disk or ThreadDisk()
+        )
         self._keeper = SessionKeeper(
             connect=self._connect, describe=self._describe, listener=self, reporter=self._reporter, clock=clock, rng=rng
         )

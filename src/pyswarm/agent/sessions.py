@@ -110,15 +110,21 @@ class SessionKeeper:
     async def _replacement(self, serving: asyncio.Task[SwarmError]) -> Session | None:
         """A session to go on with, once a renewal was asked for; None when the present one fails first."""
         bound = 0.0
-        serving.add_done_callback(lambda _: self._renewal.set())
-        while True:
-            await self._renewal.wait()
-            self._renewal.clear()
-            if serving.done():
-                return None
-            replacement = await self._open()
-            if replacement is not None:
-                return replacement
-            bound = next_session_bound(bound)
-            await wait_for(self._renewal, self._clock, bound)
-            self._renewal.set()
+        serving.add_done_callback(self._on_ended)
+        try:
+            while True:
+                await self._renewal.wait()
+                self._renewal.clear()
+                if serving.done():
+                    return None
+                replacement = await self._open()
+                if replacement is not None:
+                    return replacement
+                bound = next_session_bound(bound)
+                await wait_for(self._renewal, self._clock, bound)
+                self._renewal.set()
+        finally:
+            serving.remove_done_callback(self._on_ended)
+
+    def _on_ended(self, _serving: asyncio.Task[SwarmError]) -> None:
+        self._renewal.set()

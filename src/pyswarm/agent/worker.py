@@ -1,7 +1,7 @@
 """The tasks of this node: takes assignments, keeps one task manager per task, remembers everything on disk.
 
 Spec: spec/dispatcher-agent-node, section 20. Assignments are carried out one after another in `Worker.run`; task managers run beside it.
-Disk work goes to one thread of its own, and status changes that happen together share one sync.
+Disk work is done one piece after another, and status changes that happen together share one sync.
 
 Removal survives a crash: a removed task is first marked as no longer assigned, then removed by its controller, then forgotten; a daemon
 that starts in between carries on with it. What not even that catches is swept away after the first complete assignment.
@@ -12,16 +12,15 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 
 from pyswarm.agent import taskstate
 from pyswarm.agent.database import Database
 from pyswarm.agent.dependencies import Dependencies, UsesDependencies, needs_dependencies
+from pyswarm.agent.disk import Disk
 from pyswarm.agent.executor import Controller, Executor, ExecutorError
 from pyswarm.agent.plan import Plan, plan
 from pyswarm.agent.reporter import Reporter
@@ -31,20 +30,19 @@ from pyswarm.api.stable import same_task
 from pyswarm.clock import Clock
 
 log = structlog.get_logger(__name__)
-R = TypeVar("R")
 DISK_RETRY_SECONDS = 1.0
 
 
 class Worker:
     """`run` for as long as the agent lives; `assign` at any time."""
 
-    def __init__(self, *, executor: Executor, database: Path, reporter: Reporter, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, *, executor: Executor, database: Path, reporter: Reporter, clock: Clock, rng: random.Random, disk: Disk) -> None:
         self._executor = executor
         self._database = Database(database)
         self._reporter = reporter
         self._clock = clock
         self._rng = rng
-        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="task-database")
+        self._disk = disk
         self._group: asyncio.TaskGroup
         self._inbox: asyncio.Queue[api.AssignmentsMessage] = asyncio.Queue()
         self._tasks: dict[str, api.Task] = {}
@@ -52,6 +50,7 @@ class Worker:
         self._removing: dict[str, TaskManager] = {}
         self._returning: dict[str, api.Task] = {}
         self._unsaved: dict[str, api.TaskStatus] = {}
+        self._saving: dict[str, api.TaskStatus] = {}
         self._status_changed = asyncio.Event()
         self._all_removed = asyncio.Event()
         self._synced = False
@@ -86,7 +85,7 @@ class Worker:
     async def run(self) -> None:
         """Resume the stored tasks, then serve until cancelled. Tasks keep running afterwards. Raises DatabaseError."""
         try:
-            await self._on_disk(self._database.open)
+            await self._disk.run(self._database.open)
             async with asyncio.TaskGroup() as self._group:
                 await self._resume()
                 self._group.create_task(self._save_statuses())
@@ -98,13 +97,12 @@ class Worker:
                         self._inbox.task_done()
         finally:
             # On the way out nothing else runs: block for the last sync rather than lose it.
-            self._disk.submit(self._finish).result()
-            self._disk.shutdown()
+            self._disk.finish(self._finish)
 
     def _finish(self) -> None:
         try:
-            if self._unsaved:
-                self._database.save_statuses(self._unsaved)
+            if self._saving or self._unsaved:
+                self._database.save_statuses({**self._saving, **self._unsaved})
         except (sqlite3.Error, OSError) as error:
             log.error("task statuses not saved", error=str(error))
         finally:
@@ -117,7 +115,7 @@ class Worker:
 
         Tasks that need secrets or configs, which are not on disk, wait for the first complete assignment before they prepare or start.
         """
-        stored = await self._on_disk(self._database.load)
+        stored = await self._disk.run(self._database.load)
         for entry in stored:
             if entry.assigned:
                 self._tasks[entry.task.id] = entry.task
@@ -283,13 +281,15 @@ class Worker:
             await self._status_changed.wait()
             self._status_changed.clear()
             batch, self._unsaved = self._unsaved, {}
+            self._saving = batch
             try:
-                await self._on_disk(lambda: self._database.save_statuses(batch))  # noqa: B023 - awaited before batch changes
+                await self._disk.run(lambda: self._database.save_statuses(batch))  # noqa: B023 - awaited before batch changes
                 failed = False
             except (sqlite3.Error, OSError) as error:
                 log.error("task statuses not saved", error=str(error))
                 self._unsaved = {**{i: s for i, s in batch.items() if i in self._tasks}, **self._unsaved}
                 failed = True
+            self._saving = {}
             # Reported even then: a full disk must not hide from the manager what happens here.
             for task_id, status in batch.items():
                 if task_id in self._tasks:
@@ -304,12 +304,9 @@ class Worker:
         if not (wanted or gone or done):
             return
         try:
-            await self._on_disk(lambda: self._database.save(wanted, dropped=gone, forgotten=done))
+            await self._disk.run(lambda: self._database.save(wanted, dropped=gone, forgotten=done))
         except (sqlite3.Error, OSError) as error:
             log.error("tasks not saved", error=str(error))
-
-    async def _on_disk(self, work: Callable[[], R]) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
 
 def _status_of(task: api.Task) -> api.TaskStatus:
