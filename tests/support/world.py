@@ -1,7 +1,7 @@
 """A swarm of pure parts: a store, control loops, a scheduler and agents of a few lines, on virtual time, without event loop.
 
-Everything happens in steps, one decision or one round of reports each, so that tests can interfere between any two of them. With `fresh` the
-loops are replaced by new ones after every step that changed something: a leader change between any two commits.
+Everything happens in steps, one decision or one round of reports each, so that tests can interfere between any two of them. With `fresh`
+the loops are replaced by new ones after every step that changed something: a leader change between any two commits.
 """
 
 from __future__ import annotations

@@ -25,38 +25,40 @@ def changed(edit: Callable[[api.ServiceSpec], object], version: int = 7) -> api.
 
 
 def edit_image(spec: api.ServiceSpec) -> None:
+    """Another image."""
     spec.task.container.image = "v:2"
 
 
 def edit_constraints(*expressions: str) -> Callable[[api.ServiceSpec], None]:
+    """Other constraints."""
     return lambda spec: spec.task.placement.constraints.extend(expressions)
 
 
 def edit_preferences(spec: api.ServiceSpec) -> None:
+    """Another spread."""
     spec.task.placement.preferences.add().spread.spread_descriptor = "node.labels.az"
 
 
 def edit_force(spec: api.ServiceSpec) -> None:
+    """Nothing but force."""
     spec.task.force_update += 1
 
 
 def edit_restart_delay(spec: api.ServiceSpec) -> None:
+    """Another restart delay."""
     spec.task.restart.CopyFrom(restart(delay=1))
 
 
 def edit_port(spec: api.ServiceSpec) -> None:
+    """A published port."""
     spec.endpoint.ports.add(target_port=80)
 
 
 def edit_scale(spec: api.ServiceSpec) -> None:
+    """What is changed in place."""
     spec.replicated.replicas = 9
     spec.update.CopyFrom(config(3))
     spec.annotations.labels["a"] = "b"
-
-
-def edit_placement_and_port(spec: api.ServiceSpec) -> None:
-    edit_preferences(spec)
-    edit_port(spec)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,7 @@ def test_endpoint_object_without_spec_is_clean() -> None:
 
 
 def credentials(token: str) -> api.Service:
+    """The plain service with registry credentials, written at second 100."""
     svc = service(version=7)
     svc.spec.task.container.pull_options.registry_auth = token
     svc.meta.updated_at.CopyFrom(times.timestamp(100.0))

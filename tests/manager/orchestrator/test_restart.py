@@ -102,11 +102,13 @@ def released(*records: api.Task, nodes: tuple[api.Node, ...] = (), now: float = 
 def old(
     state: api.TaskState.ValueType, *, at: float = NOW, delay: float = 5.0, version: int = 0, desired: api.TaskState.ValueType = S.SHUTDOWN
 ) -> api.Task:
+    """The predecessor: made long ago, on n1."""
     svc = service(policy=restart(ANY, delay=delay))
     return task("old", 1, state, desired, of=svc, on="n1", made=NOW - 100, at=at, version=version)
 
 
 def new(made: float = NOW, version: int = 0, state: api.TaskState.ValueType = S.NEW) -> api.Task:
+    """The replacement, READY."""
     return task("new", 1, state, S.READY, of=service(policy=restart(ANY, delay=5)), made=made, version=version)
 
 

@@ -10,9 +10,11 @@ from pyswarm.api import times
 from pyswarm.api import v1 as api
 from pyswarm.manager.changes import Delete, Update
 from pyswarm.manager.orchestrator.rolling import Attempt, Config, exceeds, failures
+from pyswarm.manager.orchestrator.situation import Situation
 from pyswarm.manager.orchestrator.slots import Slot
 from pyswarm.manager.store import Kind, copy_of
-from tests.support.swarm import ANY, NONE, cluster, config, node, restart, service, task
+from tests.support.loops import new_store
+from tests.support.swarm import ANY, NONE, cluster, config, ids, node, restart, service, task
 from tests.support.world import Fate, World
 
 S = api.TaskState
@@ -33,6 +35,7 @@ def failing(*images: str, life: float = 0.0) -> Callable[[api.Task], Fate]:
 
 
 def images(tasks: Iterable[api.Task]) -> list[str]:
+    """Their images, sorted."""
     return sorted(t.spec.container.image for t in tasks)
 
 
@@ -247,14 +250,14 @@ def test_restarts_of_failed_tasks_do_not_count() -> None:
     assert len([t for t in world.tasks() if t.slot == 1]) <= 5
 
 
-def attempt(name: str, made: float, up: float | None = None, ended: float | None = None) -> Attempt:
+def attempt(name: str, made: float, up: float | None = None, ended: float | None = None, *, restarted: bool = False) -> Attempt:
     """One slot's attempt: made, then starting, running since `up`, or ended."""
     state = S.FAILED if ended is not None else S.STARTING if up is None else S.RUNNING
     svc = service(version=1)
     svc.update_status.state = api.UpdateStatus.UPDATING
-    old = task(f"{name}-old", state=S.SHUTDOWN, desired=S.SHUTDOWN, made=1)
+    old = task(f"{name}-old", state=S.FAILED if restarted else S.SHUTDOWN, desired=S.SHUTDOWN, made=1)
     new = task(name, state=state, of=svc, made=made, at=up if ended is None and up is not None else ended or 0.0)
-    found = Attempt.of(svc, Slot(1, [old, new]))
+    found = Attempt.of(Situation(new_store(), svc, 1000.0, ids()), Slot(1, [old, new]))
     assert found is not None
     return found
 
@@ -271,6 +274,7 @@ def attempt(name: str, made: float, up: float | None = None, ended: float | None
         (2, [attempt("a", 10, ended=20.0), attempt("b", 10, up=11), attempt("c", 11), attempt("d", 11)], []),
         (0, [attempt("a", 10, ended=100.0), attempt("b", 10, up=11)], ["a"]),
         (1, [attempt("a", 10, ended=12.0), attempt("b", 12, ended=13.0)], ["a", "b"]),
+        (1, [attempt("a", 10, ended=16.5), attempt("b", 11, up=12, restarted=True)], ["a"]),
     ],
 )
 def test_failures_within_the_monitor_period(parallelism: int, attempts: list[Attempt], failed: list[str]) -> None:
@@ -419,7 +423,7 @@ def test_start_first_with_a_failing_start(policy: api.RestartPolicy) -> None:
 
 
 def test_crash_loop_does_not_stall_a_continuing_update() -> None:
-    """With action CONTINUE and a long delay, a crash looping slot with short history still frees its worker. [orchestration 162]"""
+    """With action CONTINUE and a long delay, a crash looping slot with short history still frees its worker."""
     svc = service(replicas=2, policy=restart(ANY, delay=1), update=config(1, delay=30, action=CONTINUE))
     for limit in (0, 1, 5):
         world = World(cluster(limit), node("n1"), svc)

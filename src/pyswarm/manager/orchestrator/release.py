@@ -56,10 +56,15 @@ def _delay(situation: Situation, earlier: Sequence[api.Task], task: api.Task) ->
     if nodes.is_drained(node):
         return 0.0
     if _had_ended(predecessor, task):
-        return restart.delay(predecessor.spec) if restart.may_restart(earlier, predecessor) else 0.0
+        return restart.delay(predecessor.spec) if is_restart(earlier, task) else 0.0
     lost = bool(predecessor.node_id) and nodes.is_down(node)
     same = predecessor.spec_version.index == task.spec_version.index
     return restart.delay(predecessor.spec) if lost and same else 0.0
+
+
+def is_restart(earlier: Sequence[api.Task], task: api.Task) -> bool:
+    """Whether the restart of an ended task made this one, and not an update; `earlier` are the records before it, oldest first."""
+    return _had_ended(earlier[-1], task) and restart.may_restart(earlier, earlier[-1])
 
 
 def _had_ended(predecessor: api.Task, task: api.Task) -> bool:

@@ -7,8 +7,8 @@ SwarmKit's updater remembers what it did; here progress is read off the records,
   new version into the slot just the same.) The reaper keeps this pair of records in each slot for the length of the update.
 - An attempt occupies one of the `parallelism` workers until it runs or ended, and `delay` seconds more.
 - When an attempt ran is the time of its status, while it runs. When it has ended that moment is no longer recorded; it then counts as a
-  failure unless the records prove that it had been up for the monitor period: an update with work left keeps all its workers busy, so at
-  the moment another slot was started, `parallelism` others in transition mean that this attempt was up (and past its delay). This
+  failure unless the records prove that it had been up for the monitor period: an update never has more workers than `parallelism`, so if
+  at the moment when it began on another slot that many other attempts were in transition, this one was up and past its delay. This
   never misses a failure within the monitor period; it may count one shortly after it.
 """
 
@@ -24,6 +24,8 @@ from pyswarm.api import defaults, times
 from pyswarm.api import v1 as api
 from pyswarm.api.tasks import is_terminal, task_time
 from pyswarm.manager.orchestrator.dirty import is_current
+from pyswarm.manager.orchestrator.release import is_restart
+from pyswarm.manager.orchestrator.situation import Situation
 from pyswarm.manager.orchestrator.slots import Slot
 from pyswarm.manager.orchestrator.tasks import created
 
@@ -89,20 +91,23 @@ class Attempt:
     made: float
     settled: float | None
     """Since when it runs or, having ended, when it ended; None before either."""
+    by_update: bool
+    """A free worker of the update made it, not the end or the eviction of an outdated task."""
 
     @classmethod
-    def of(cls, service: api.Service, slot: Slot) -> Attempt | None:
+    def of(cls, situation: Situation, slot: Slot) -> Attempt | None:
         """The slot's attempt in the present update, if there is one."""
         if len(slot.tasks) < 2:
             return None
-        index = attempt_at(service, slot.tasks)
+        index = attempt_at(situation.service, slot.tasks)
         if index is None:
             return None
-        task = slot.tasks[index]
+        task, earlier = slot.tasks[index], slot.tasks[:index]
         made = created(task)
-        if made < times.seconds_of(service.update_status.started_at) or task.desired_state == S.REMOVE:
+        if made < times.seconds_of(situation.service.update_status.started_at) or task.desired_state == S.REMOVE:
             return None
-        return cls(task, made, task_time(task) if task.status.state >= S.RUNNING else None)
+        by_update = not situation.is_stranded(earlier[-1]) and not is_restart(earlier, task)
+        return cls(task, made, task_time(task) if task.status.state >= S.RUNNING else None, by_update)
 
     @property
     def starting(self) -> bool:
@@ -127,6 +132,7 @@ class _Workers:
 
     def __init__(self, attempts: Iterable[Attempt], config: Config) -> None:
         self._config = config
+        self._begun = sorted(a.made for a in attempts if a.by_update)
         self._starts = sorted(a.made for a in attempts)
         self._ends = sorted(self._busy_until(a) for a in attempts)
 
@@ -141,11 +147,11 @@ class _Workers:
         if not config.parallelism or attempt.settled is None:
             return False
         before = attempt.settled - config.monitor + config.delay
-        at = bisect_right(self._starts, before)
-        if not at or self._starts[at - 1] <= attempt.made:
+        at = bisect_right(self._begun, before)
+        if not at or self._begun[at - 1] <= attempt.made:
             return False
-        moment = self._starts[at - 1]
-        busy = at - bisect_right(self._ends, moment)
+        moment = self._begun[at - 1]
+        busy = bisect_right(self._starts, moment) - bisect_right(self._ends, moment)
         busy -= self._busy_until(attempt) > moment
         return busy >= config.parallelism
 

@@ -21,7 +21,7 @@ from pyswarm.manager.orchestrator.release import due
 from pyswarm.manager.orchestrator.rolling import Attempt, Config, exceeds, failures, in_progress
 from pyswarm.manager.orchestrator.situation import Situation
 from pyswarm.manager.orchestrator.slots import Slot
-from pyswarm.manager.orchestrator.tasks import want
+from pyswarm.manager.orchestrator.tasks import by_creation, want
 from pyswarm.manager.store import copy_of
 
 S = api.TaskState
@@ -67,7 +67,7 @@ def _progress(situation: Situation, occupied: Sequence[Occupied]) -> Progress:
     attempts: list[Attempt] = []
     counting = service.HasField("update_status")
     for slot, tasks in occupied:
-        attempt = Attempt.of(service, slot) if counting else None
+        attempt = Attempt.of(situation, slot) if counting else None
         if attempt is not None:
             attempts.append(attempt)
         elif all(situation.is_dirty(t) for t in tasks):
@@ -115,12 +115,19 @@ def _start(situation: Situation, config: Config, pending: Sequence[Occupied], id
     changes: list[Change] = []
     for slot, tasks in pending[:idle]:
         changes.append(Create(situation.new_task(slot.place, S.READY, after=slot.tasks, since=since)))
-        if not config.start_first:
-            for task in tasks:
-                changes += want(task, S.SHUTDOWN)
+        for task in _leaving(tasks, config):
+            changes += want(task, S.SHUTDOWN)
         if len(changes) >= STEP:
             break
     return changes
+
+
+def _leaving(tasks: Sequence[api.Task], config: Config) -> Sequence[api.Task]:
+    """Those that stop as soon as the new task is made. Start-first one stays until that runs, the one that runs itself if any does."""
+    if not config.start_first:
+        return tasks
+    stays = min(tasks, key=lambda t: (t.status.state != S.RUNNING, by_creation(t)))
+    return [t for t in tasks if t is not stays]
 
 
 def _failed(service: api.Service, config: Config, task_id: str) -> api.Service:
