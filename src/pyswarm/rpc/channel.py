@@ -23,8 +23,6 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", -1),
     # Without this, closing a channel leaves its connection to the next channel that looks alike.
     ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 15_000),
 ]
 
 

@@ -213,8 +213,7 @@ class _Outer(asyncio.Protocol):
         """A client connected."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(self._front.limits.high_water, self._front.limits.low_water)
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        _keep_alive(transport.get_extra_info("socket"))
         self.peer = Peer(_address(transport.get_extra_info("peername")))
         if not self._front.admit(self):
             log.warning("connection refused", peer=self.peer.remote_addr, connections=self._front.connections)
@@ -374,6 +373,13 @@ async def _listening_socket(host: str, port: int) -> socket.socket:
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
     return socket.create_server((str(address[0]), int(address[1])), family=family, backlog=_BACKLOG)
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Notice within two minutes that a peer's machine is gone: nothing is ever sent to a node whose sessions have expired."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3)):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> str:
