@@ -194,7 +194,7 @@ def test_references() -> None:
     spec = service_spec.blank()
     service_spec.add_secrets(spec, [("pw", "pw"), ("pw2", "renamed"), ("pw2", "again")], {"pw": "1", "pw2": "2"})
     service_spec.add_configs(spec, [("cfg", "/etc/cfg")], {"cfg": "3"})
-    file = api.FileTarget(name="renamed", mode=0o444)
+    file = api.FileTarget(name="renamed", uid="0", gid="0", mode=0o444)
     assert spec.task.container.secrets[1] == api.SecretReference(secret_id="2", secret_name="pw2", file=file)
     after = built("--rm-secret", "pw2", "--rm-config", "cfg", spec=spec).task.container
     assert [reference.secret_name for reference in after.secrets] == ["pw"]

@@ -18,8 +18,6 @@ T = TypeVar("T")
 ULIMITS = frozenset(
     "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()  # noqa: SIM905
 )
-FILE_MODE = 0o444
-"""Mode of files that carry secrets and configs into a container."""
 
 
 def labels(values: Iterable[str], malformed: str = "malformed label: ") -> dict[str, str]:
@@ -241,6 +239,11 @@ def _tmpfs_size(text: str) -> int:
     if number is None or number < 0 or number << 10 * power >= 1 << 63:
         raise FlagError(f"invalid size format: size={text}")
     return number << 10 * power
+
+
+def file_target(name: str) -> api.FileTarget:
+    """The file that carries a secret or config into a container: readable by all, root's. Docker Engines fail on an owner left empty."""
+    return api.FileTarget(name=name, uid="0", gid="0", mode=0o444)
 
 
 def references(values: Iterable[str], kind: str) -> list[tuple[str, str]]:

@@ -100,7 +100,7 @@ def add_secrets(spec: api.ServiceSpec, wanted: Iterable[tuple[str, str]], ids: M
     for name, target in wanted:
         if name not in ids:
             raise errors.NotFound(f"secret not found: {name}")
-        file = api.FileTarget(name=target, mode=flags.FILE_MODE)
+        file = flags.file_target(target)
         spec.task.container.secrets.append(api.SecretReference(secret_id=ids[name], secret_name=name, file=file))
 
 
@@ -109,7 +109,7 @@ def add_configs(spec: api.ServiceSpec, wanted: Iterable[tuple[str, str]], ids: M
     for name, target in wanted:
         if name not in ids:
             raise errors.NotFound(f"config not found: {name}")
-        file = api.FileTarget(name=target, mode=flags.FILE_MODE)
+        file = flags.file_target(target)
         spec.task.container.configs.append(api.ConfigReference(config_id=ids[name], config_name=name, file=file))
 
 
