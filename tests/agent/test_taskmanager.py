@@ -132,6 +132,15 @@ async def test_temporary_failures_are_tried_again(clock: VirtualClock) -> None:
         assert d.reports[-1].err == ""
 
 
+async def test_foreign_cancellation_is_tried_again(clock: VirtualClock) -> None:
+    """A call that was cancelled, but not by us, changes nothing and is made again. [dispatcher 138]"""
+    d = Driven(clock, task("t"), {"start": [asyncio.CancelledError()]})
+    async with d.running():
+        assert d.states[-1] == S.STARTING
+        await clock.advance(1)
+        assert d.states[-1] == S.RUNNING
+
+
 async def test_news_end_the_pause(clock: VirtualClock) -> None:
     """An update during the pause before another attempt is followed at once."""
     d = Driven(clock, task("t"), {"prepare": [TemporaryError("a")]})

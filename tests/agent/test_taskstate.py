@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from pyswarm.agent.executor import AlreadyPrepared, AlreadyStarted, ExecutorError, ExitError, TemporaryError
 from pyswarm.agent.taskstate import Operation, Outcome, Step, failed, next_step, outcome, resolved, stamped, succeeded, with_runtime
 from pyswarm.api import times
 from pyswarm.api import v1 as api
+from pyswarm.errors import Cancelled
 
 S = api.TaskState
 P, W, T, D = Operation.PREPARE, Operation.WAIT, Operation.START, Operation.SHUTDOWN
@@ -103,7 +102,7 @@ def wrapped(cause: BaseException) -> Exception:
         (AlreadyStarted(), Outcome.SUCCESS),
         (TemporaryError("t"), Outcome.RETRY),
         (wrapped(TemporaryError("t")), Outcome.RETRY),
-        (asyncio.CancelledError(), Outcome.RETRY),
+        (Cancelled("c"), Outcome.RETRY),
         (wrapped(TimeoutError()), Outcome.RETRY),
         (ExecutorError("e"), Outcome.FATAL),
         (wrapped(ExecutorError("e")), Outcome.FATAL),
@@ -126,7 +125,7 @@ def test_passing_error() -> None:
     """A temporary error is noted without a change of state, a cancellation is not; success clears it. [dispatcher 134, 138]"""
     noted = failed(status(S.PREPARING), TemporaryError("later"))
     assert noted == status(S.PREPARING, "m", "later")
-    assert failed(status(S.RUNNING), asyncio.CancelledError()) == status(S.RUNNING)
+    assert failed(status(S.RUNNING), Cancelled("c")) == status(S.RUNNING)
     assert succeeded(noted, Step(S.READY, "prepared", P)) == status(S.READY, "prepared")
 
 

@@ -59,7 +59,6 @@ class Session:
     async def serve(self, listener: Listener, reporter: Reporter) -> SwarmError:
         """Keep the session until it fails; returns why. Cancel to end it."""
         try:
-            listener.on_session_message(self._first)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._beat())
                 group.create_task(self._receive(listener))
@@ -79,6 +78,7 @@ class Session:
             await self._clock.sleep(times.seconds_of(answer.period))
 
     async def _receive(self, listener: Listener) -> None:
+        listener.on_session_message(self._first)
         async for message in self._stream:
             listener.on_session_message(message)
         raise Unavailable("session stream ended")

@@ -21,6 +21,7 @@ from pyswarm.agent.timing import task_delay
 from pyswarm.api import v1 as api
 from pyswarm.api.stable import same_task
 from pyswarm.clock import Clock, wait_for
+from pyswarm.errors import Cancelled
 
 log = structlog.get_logger(__name__)
 REMOVE_ATTEMPTS = 5
@@ -137,7 +138,7 @@ class TaskManager:
         if error is None or result is Outcome.SUCCESS:
             status = taskstate.succeeded(self._task.status, step)
         else:
-            bug = None if isinstance(error, ExecutorError | asyncio.CancelledError | TimeoutError) else error
+            bug = None if isinstance(error, ExecutorError | Cancelled | TimeoutError) else error
             log.info(
                 "task operation failed", task=self._task.id, operation=operation.value, outcome=result.value, error=str(error), exc_info=bug
             )
@@ -176,7 +177,10 @@ class TaskManager:
         finally:
             call.cancel()
             (error,) = await asyncio.gather(call, return_exceptions=True)
-        return Interrupted() if interrupted and error is not None else error
+        if interrupted and error is not None:
+            return Interrupted()
+        # Cancelled by somebody else, further down: not the task's fault.
+        return Cancelled("operation cancelled") if isinstance(error, asyncio.CancelledError) else error
 
     async def _with_runtime(self, status: api.TaskStatus, error: BaseException | None) -> api.TaskStatus:
         if status.state < api.TaskState.STARTING:

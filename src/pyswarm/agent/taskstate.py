@@ -5,7 +5,6 @@ Statuses returned here are new messages; the ones passed in are never changed.
 
 from __future__ import annotations
 
-import asyncio
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pyswarm.agent.executor import AlreadyPrepared, AlreadyStarted, ExitError, T
 from pyswarm.api import times
 from pyswarm.api import v1 as api
 from pyswarm.api.stable import same_status
-from pyswarm.errors import DeadlineExceeded
+from pyswarm.errors import Cancelled, DeadlineExceeded
 
 S = api.TaskState
 
@@ -89,7 +88,7 @@ def outcome(error: BaseException | None) -> Outcome:
     if error is None or isinstance(error, AlreadyPrepared | AlreadyStarted):
         return Outcome.SUCCESS
     causes = tuple(_chain(error))
-    if any(isinstance(cause, TemporaryError | asyncio.CancelledError | TimeoutError | DeadlineExceeded) for cause in causes):
+    if any(isinstance(cause, TemporaryError | TimeoutError | Cancelled | DeadlineExceeded) for cause in causes):
         return Outcome.RETRY
     return Outcome.FATAL
 
