@@ -142,7 +142,8 @@ class Transport:
 
     async def stream(self, request: Request) -> Stream:
         """The answer as it comes. Raises EngineError, EngineUnavailable."""
-        return Stream(await self._waiting.run(lambda: self._send(request, stream=True)), self._waiting, self._unavailable)
+        response = await self._waiting.run(lambda: self._send(request, stream=True), requests.Response.close)
+        return Stream(response, self._waiting, self._unavailable)
 
     def _negotiated(self) -> tuple[int, int]:
         """Runs in a thread, as all below. Asks the engine once for its newest version and takes the lower one."""

@@ -22,45 +22,51 @@ class Threads:
         self._name = name
         self._slots = asyncio.Semaphore(limit)
 
-    async def run(self, call: Callable[[], _T]) -> _T:
-        """What `call` returns or raises. If the waiting task is cancelled the call still runs to its end, and keeps its slot till then."""
+    async def run(self, call: Callable[[], _T], discard: Callable[[_T], None] | None = None) -> _T:
+        """What `call` returns or raises. If the waiting task is cancelled the call still runs to its end, and keeps its slot till then.
+
+        A value that nobody waits for any more is given to `discard`, which may run in any thread and must not block.
+        """
         await self._slots.acquire()
         loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[_T] = loop.create_future()
-        job = _Job(call, loop, outcome, self._slots)
+        job = _Job(call, discard, loop, self._slots)
         try:
             threading.Thread(target=job.run, name=self._name, daemon=True).start()
         except RuntimeError:
             self._slots.release()
             raise
-        return await outcome
+        return await job.outcome
 
 
 class _Job(Generic[_T]):
     def __init__(
-        self, call: Callable[[], _T], loop: asyncio.AbstractEventLoop, outcome: asyncio.Future[_T], slots: asyncio.Semaphore
+        self, call: Callable[[], _T], discard: Callable[[_T], None] | None, loop: asyncio.AbstractEventLoop, slots: asyncio.Semaphore
     ) -> None:
         self._call = call
+        self._discard = discard
         self._loop = loop
-        self._outcome = outcome
         self._slots = slots
+        self.outcome: asyncio.Future[_T] = loop.create_future()
 
     def run(self) -> None:
         """The thread: make the call and hand its outcome to the loop."""
         try:
             value = self._call()
         except Exception as error:  # noqa: BLE001 - carried over to the caller, not judged here
-            self._deliver(partial(self._outcome.set_exception, error))
+            self._deliver(partial(self.outcome.set_exception, error), None)
         else:
-            self._deliver(partial(self._outcome.set_result, value))
+            self._deliver(partial(self.outcome.set_result, value), partial(self._discard, value) if self._discard is not None else None)
 
-    def _deliver(self, settle: Callable[[], None]) -> None:
+    def _deliver(self, settle: Callable[[], None], discard: Callable[[], None] | None) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._arrive, settle)
-        except RuntimeError:
-            return  # The loop is closed: nobody waits for this any more.
+            self._loop.call_soon_threadsafe(self._arrive, settle, discard)
+        except RuntimeError:  # The loop is closed: nobody waits for this any more.
+            if discard is not None:
+                discard()
 
-    def _arrive(self, settle: Callable[[], None]) -> None:
+    def _arrive(self, settle: Callable[[], None], discard: Callable[[], None] | None) -> None:
         self._slots.release()
-        if not self._outcome.done():
+        if not self.outcome.done():
             settle()
+        elif discard is not None:
+            discard()
