@@ -18,9 +18,9 @@ import docker
 import docker.errors
 
 from tools.cluster import Cluster, StoryError, until
+from tools.engine import import_images
 
 IMAGES = ("redis:3.0.5", "redis:3.0.6", "redis:3.0.7")
-BUSYBOX = pathlib.Path("/bin/busybox")
 
 
 def tell(text: str) -> None:
@@ -61,19 +61,17 @@ class Engine:
         try:
             client.images.pull(image)
         except (docker.errors.DockerException, OSError):
-            return self._stand_in(client, image)
+            return self._stand_in(image)
         self._made.append(image)
         return True
 
-    def _stand_in(self, client: docker.DockerClient, image: str) -> bool:
+    def _stand_in(self, image: str) -> bool:
         """Without a registry, an image that sleeps does: the story is about the orchestrator."""
-        if not BUSYBOX.exists():
+        if shutil.which("busybox") is None:
             return False
-        from tools.engine import import_busybox
-
-        import_busybox(client.api, [image], BUSYBOX)
+        import_images(self.address, [image])
         self._made.append(image)
-        print(f"  (no registry: {image} is a stand-in that sleeps, and is removed again)")
+        print(f"(no registry answers: {image} is a stand-in that sleeps, and is removed again)")
         return True
 
     def clean(self, node_ids: set[str]) -> None:

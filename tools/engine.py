@@ -80,7 +80,7 @@ def start(directory: Path, *, images: Sequence[str] = IMAGES) -> Engine:
     engine = Engine(address, process.pid, directory, bridge)
     try:
         _await_answer(engine, process)
-        _import_images(address, images)
+        import_images(address, images)
     except BaseException:
         stop(engine)
         raise
@@ -174,7 +174,8 @@ def _last_words(directory: Path) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def _import_images(address: str, images: Sequence[str]) -> None:
+def import_images(address: str, images: Sequence[str]) -> None:
+    """Give an engine the images it lacks, all from one tree around busybox that sleeps until it is told to stop."""
     with contextlib.closing(APIClient(address, version="auto")) as client:
         present = {tag for image in client.images() for tag in image.get("RepoTags") or ()}
         missing = [image for image in images if image not in present]
