@@ -109,7 +109,6 @@ class Manager:
             clock=clock,
             settings=RaftSettings(heartbeat_tick=config.heartbeat_tick, election_tick=config.election_tick),
             config=self._raft_config,
-            addr=config.advertise_remote,
         )
         self.store.attach(self.raft)
         self._health = HealthService("Raft", "ControlAPI")
@@ -135,6 +134,7 @@ class Manager:
             raise Unimplemented("joining a cluster as a second manager is not supported yet; join with the worker token")
         try:
             await self._remote.listen(self._config.listen_remote)
+            self.raft.advertise(self._own_address())
             await self._control.listen(self._config.control_socket)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.raft.run(), name="raft")

@@ -116,6 +116,10 @@ class RaftNode:
 
     # --- life
 
+    def advertise(self, addr: str) -> None:
+        """Be reachable at `addr`, which may be known only once a port is bound. Before `run`."""
+        self._addr = addr
+
     async def started(self) -> None:
         """Return when the state on disk is loaded and the node takes part. Raises what ended `run`, if it ended before."""
         await self._started.wait()

@@ -273,6 +273,16 @@ async def test_session_messages_follow_the_members(d: Harness, raft: MemoryLog) 
     assert [m.peer.node_id for m in reader.messages[-1].managers] == ["node-1", "node-2"]
 
 
+async def test_managers_are_told_with_usable_addresses(d: Harness) -> None:
+    """A manager that listens everywhere is told under the address at which the node reached it, or Docker Engines lose it."""
+    leadership = d.service._leadership
+    assert leadership is not None
+    manager = leadership._node_id
+    leadership._on_members([Member(1, manager, "0.0.0.0:4242"), Member(2, "node-2", "0.0.0.0:4343")])
+    message = leadership.session_message("session", api.Node(), "127.0.0.1:50000")
+    assert [m.peer.addr for m in message.managers] == ["127.0.0.1:4242", "0.0.0.0:4343"]
+
+
 async def test_session_messages_follow_the_node(d: Harness) -> None:
     """Three updates of the own node give three messages in order; other nodes' give none. [dispatcher 45, 47]"""
     reader, _ = await d.register()

@@ -23,6 +23,7 @@ from pyswarm.manager.dispatcher.streams import SessionStream, Streams
 from pyswarm.manager.loop import Driver
 from pyswarm.manager.store import Action, Commit, Store, Tx, by
 from pyswarm.raft.log import Log, Member, ProposalError
+from pyswarm.rpc import reach
 from pyswarm.rpc.caller import Caller
 
 log = structlog.get_logger(__name__)
@@ -99,15 +100,22 @@ class Leadership:
 
     # --- what session messages say
 
-    def session_message(self, session_id: str, node: api.Node) -> api.SessionMessage:
-        """Everything a node should know besides its tasks."""
+    def session_message(self, session_id: str, node: api.Node, remote_addr: str) -> api.SessionMessage:
+        """Everything a node should know besides its tasks; `remote_addr` is where it calls from."""
         return api.SessionMessage(
             session_id=session_id,
             node=node,
-            managers=self._managers,
+            managers=[self._reachable(manager, remote_addr) for manager in self._managers],
             network_bootstrap_keys=self._cluster.network_bootstrap_keys,
             RootCA=self._cluster.root_ca.ca_cert,
         )
+
+    def _reachable(self, manager: api.WeightedPeer, remote_addr: str) -> api.WeightedPeer:
+        """Only this manager's own address is known to be ours to interpret."""
+        if manager.peer.node_id != self._node_id or not reach.is_wildcard(manager.peer.addr):
+            return manager
+        peer = api.Peer(node_id=manager.peer.node_id, addr=reach.seen_from(manager.peer.addr, remote_addr))
+        return api.WeightedPeer(peer=peer, weight=manager.weight)
 
     def draw(self) -> float:
         """A heartbeat period with jitter, in seconds."""

@@ -72,7 +72,7 @@ class DispatcherService:
             raise Unknown("node not found")
         with SessionStream(leadership.streams, caller.node_id, session_id, node) as stream:
             while True:
-                yield leadership.session_message(session_id, await stream.next())
+                yield leadership.session_message(session_id, await stream.next(), caller.remote_addr)
 
     async def Heartbeat(self, request: api.HeartbeatRequest, caller: Caller) -> api.HeartbeatResponse:  # noqa: N802
         """A sign of life; answers how many seconds later the next one is wanted. Never waits for the store."""
