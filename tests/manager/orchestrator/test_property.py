@@ -23,7 +23,7 @@ ENDS = (S.FAILED, S.COMPLETE, S.REJECTED)
 POLICIES = st.builds(
     restart,
     st.sampled_from([ANY, NONE, ON_FAILURE]),
-    delay=st.sampled_from([None, 0.0, 0.3, 2.0]),
+    delay=st.sampled_from([None, 0.05, 0.3, 2.0]),
     attempts=st.sampled_from([0, 0, 1, 2]),
     window=st.sampled_from([None, 1.0]),
 )
