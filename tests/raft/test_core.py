@@ -41,10 +41,20 @@ def new_core(others: tuple[int, ...] = (), applied: list[tuple[int, bytes]] | No
     """A core on an empty log in memory."""
     vault = Vault("c", "n", (b"k" * 32,), 1)
     journal = Journal.create(MemoryDisk(), vault)
-    store = SnapshotStore(SnapshotFiles(MemoryDisk(), vault), lambda: lambda: None, lambda: 0, Sender(random.Random(1)))  # type: ignore[arg-type,return-value]
+    store = SnapshotStore(SnapshotFiles(MemoryDisk(), vault), lambda: lambda: None, lambda: 0)  # type: ignore[arg-type,return-value]
     outlet = Silent()
     sink = applied if applied is not None else []
-    made = Core(1, others, journal, store, outlet, Timing(1.0, 10.0), lambda: 100.0, lambda i, c: sink.append((i, c)))
+    made = Core(
+        1,
+        others,
+        journal,
+        store,
+        Sender(random.Random(1), lambda: 0),
+        outlet,
+        Timing(1.0, 10.0),
+        lambda: 100.0,
+        lambda i, c: sink.append((i, c)),
+    )
     return made, journal, outlet
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from pyswarm.api import defaults
 from pyswarm.api import v1 as api
+from pyswarm.raft import journal
 from pyswarm.raft.errors import ApplyFailed, CorruptJournal, DirectoryInUse, ForeignDirectory, JournalFailed, StorageError, WrongKey
 from pyswarm.raft.log import LostLeadership, NodeStopped, TooLarge
 from tests.raft.nodes import Memory, Recorder, create, leading, new_node, running
@@ -294,15 +295,17 @@ async def test_a_damaged_snapshot_is_set_aside_for_an_older_one(tmp_path: Path) 
     assert newest.with_name(newest.name + ".broken").exists()
 
 
-async def test_no_usable_snapshot_is_fatal_not_empty(tmp_path: Path) -> None:
+async def test_no_usable_snapshot_is_fatal_not_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that continues from a snapshot that is gone stops the node; it never starts with an empty state. [store 122]"""
+    monkeypatch.setattr(journal, "SEGMENT_BYTES", 300)
     memory = Memory()
     async with running(new_node(memory, Recorder(), api.RaftConfig(snapshot_interval=3))) as node:
-        for i in range(10):
-            await node.propose(create(f"n{i}", 300_000))
-        await until(memory.memory_snapshots.names)
-        for i in range(10, 15):
-            await node.propose(create(f"n{i}", 300_000))
+        first = memory.memory_log.names()[0]
+        number = 0
+        while first in memory.memory_log.names():
+            number += 1
+            await node.propose(create(f"n{number}"))
+            await asyncio.sleep(0.001)
     memory.memory_snapshots.durable.clear()
     with pytest.raises(CorruptJournal, match="no usable snapshot"):
         await new_node(memory, Recorder()).run()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 
 import pytest
 
@@ -11,7 +10,6 @@ from pyswarm.api import v1 as api
 from pyswarm.api.private import raft_pb2
 from pyswarm.raft.errors import CorruptJournal, StorageError, WrongKey
 from pyswarm.raft.snapshots import SnapshotFiles, SnapshotStore, State
-from pyswarm.raft.transfers import Sender
 from pyswarm.raft.vault import Vault
 from tests.raft.disks import MemoryDisk, PowerCut
 
@@ -128,7 +126,7 @@ def test_success_and_failure_are_told_once() -> None:
         seen = state[0]
         return lambda: api.Snapshot(store=api.StoreSnapshot(nodes=[api.Node(id=seen)]))
 
-    store = SnapshotStore(SnapshotFiles(disk, vault()), capture, lambda: 0, Sender(random.Random(1)))  # type: ignore[arg-type]
+    store = SnapshotStore(SnapshotFiles(disk, vault()), capture, lambda: 0)  # type: ignore[arg-type]
     store.serialize((None, (b"l", 10, 1), (b"p", 9, 1), ()), 9)
     state[0] = "after"
     assert store.checkSerializing() == (State.WORKING, 9)

@@ -10,6 +10,7 @@ every call into it goes through `_enter`, which first points that global at this
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
@@ -26,8 +27,13 @@ from pyswarm.raft import commands, dialect, messages
 from pyswarm.raft.errors import ApplyFailed, IncompatibleLibrary, StorageError
 from pyswarm.raft.journal import Entry, Journal
 from pyswarm.raft.snapshots import SnapshotStore
+from pyswarm.raft.transfers import Sender
 
 PINNED = "0.3.17"
+APPEND_BYTES = 2 << 20
+"""Entries per message; with one entry of the largest size more it stays below the 4 MiB that a gRPC message may have."""
+SEND_BYTES = 8 << 20
+"""Entries per member and round."""
 _CANDIDATE = 1
 _METHODS = (
     "applyLogEntries", "connectedToAnyone", "doApplyCommand", "doChangeCluster", "generateRaftTimeout", "getCurrentLogIndex",
@@ -36,9 +42,10 @@ _METHODS = (
     "setState", "tryLogCompaction", "updateClusterConfiguration",
 )  # fmt: skip
 _ATTRIBUTES = (
-    "commandsQueue", "lastResponseTime", "lastSerializedEntry", "needLoadDumpFile", "noopIDx", "otherNodes", "raftCommitIndex",
-    "raftCurrentTerm", "raftElectionDeadline", "raftLastApplied", "raftLeader", "raftLog", "raftMatchIndex", "raftNextIndex",
-    "raftState", "serializer", "transferInProgress", "transport", "votedForNodeId",
+    "commandsQueue", "connectedNodes", "lastResponseTime", "lastSerializedEntry", "needLoadDumpFile", "newAppendEntriesTime",
+    "noopIDx", "otherNodes", "raftCommitIndex", "raftCurrentTerm", "raftElectionDeadline", "raftLastApplied", "raftLeader",
+    "raftLog", "raftMatchIndex", "raftNextIndex", "raftState", "readonlyNodes", "serializer", "transferInProgress", "transport",
+    "votedForNodeId",
 )  # fmt: skip
 
 
@@ -179,6 +186,7 @@ class Core(library.SyncObj):  # type: ignore[misc]
         others: Iterable[int],
         journal: Journal,
         snapshots: SnapshotStore,
+        sender: Sender,
         outlet: Outlet,
         timing: Timing,
         clock: Callable[[], float],
@@ -188,6 +196,9 @@ class Core(library.SyncObj):  # type: ignore[misc]
         refuse_pickles()
         self._clock = clock
         self._journal = journal
+        self._sender = sender
+        self._outlet = outlet
+        self._timing = timing
         self._apply = apply
         self._wire = Wire(outlet, lambda: self.term)
         library.createJournal = _create_journal
@@ -237,7 +248,7 @@ class Core(library.SyncObj):  # type: ignore[misc]
     def disconnected(self, raft_id: int) -> None:
         """Messages to a voter are lost from now on."""
         self._SyncObj__onNodeDisconnected(Node(str(raft_id)))
-        self._SyncObj__serializer.cancelTransmisstion(Node(str(raft_id)))
+        self._sender.cancel(raft_id)
 
     def heard(self, raft_id: int) -> None:
         """A member is busy with what it was sent: it counts as reachable for the leader's check-quorum."""
@@ -321,6 +332,46 @@ class Core(library.SyncObj):  # type: ignore[misc]
 
     def _SyncObj__generateRaftTimeout(self) -> float:  # noqa: N802 - the library's name
         return float("inf")
+
+    def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802 - the library's name
+        # the library's own would send pickles of large entries, and repeat "no snapshot yet" without a pause for a whole heartbeat
+        self._SyncObj__newAppendEntriesTime = self._clock() + self._timing.heartbeat
+        for node in self._SyncObj__otherNodes | self._SyncObj__readonlyNodes:
+            if node not in self._SyncObj__connectedNodes:
+                self._sender.cancel(int(node.id))
+            elif self._SyncObj__raftNextIndex[node] <= self._journal.first:
+                self._send_snapshot(node)
+            else:
+                self._send_log(node)
+
+    def _send_log(self, node: Node) -> None:
+        """What a member lacks, in messages of bounded size; at least one message, which may be empty."""
+        budget = SEND_BYTES
+        following = int(self._SyncObj__raftNextIndex[node])
+        while True:
+            entries = tuple(self._journal.batch(following, APPEND_BYTES))
+            prev = self._journal.at(following - 1)
+            if prev is None:
+                raise StorageError(f"entry {following - 1} is missing from the log")
+            self._outlet.send(int(node.id), messages.Append(self.term, self.committed, prev[1], prev[2], entries))
+            following += len(entries)
+            budget -= sum(len(e[0]) for e in entries)
+            self._SyncObj__raftNextIndex[node] = following
+            if following > self._journal.last_index or budget <= 0:
+                return
+
+    def _send_snapshot(self, node: Node) -> None:
+        """As many pieces as the window allows; a sign of life when there is none to send."""
+        sent = 0
+        while (offer := self._sender.next_piece(int(node.id))) is not None:
+            piece, last = offer
+            self._outlet.send(int(node.id), dataclasses.replace(piece, term=self.term))
+            sent += 1
+            if last:
+                self._SyncObj__raftNextIndex[node] = piece.index + 1
+                return
+        if not sent:
+            self._outlet.send(int(node.id), messages.Nudge(self.term, self.committed))
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> None:  # noqa: N802 - the library's name
         index = int(self.raftLastApplied) + 1

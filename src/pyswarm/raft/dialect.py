@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from pyswarm.raft.messages import Ack, Append, CampaignNow, GrantVote, Message, Nudge, Piece, RequestVote
+from pyswarm.raft.messages import Ack, Append, CampaignNow, GrantVote, Message, Nudge, RequestVote
 
 
 class Unsayable(RuntimeError):
@@ -13,7 +12,10 @@ class Unsayable(RuntimeError):
 
 
 def from_library(message: dict[str, Any], term: int) -> Message:
-    """What the library wants to send; `term` is the present term, with which answers are stamped. Raises Unsayable."""
+    """What the library wants to send; `term` is the present term, with which answers are stamped. Raises Unsayable.
+
+    Entries and snapshots are sent by `core` itself, in place of the library.
+    """
     match message["type"]:
         case "request_vote":
             return RequestVote(message["term"], message["last_log_index"], message["last_log_term"])
@@ -23,21 +25,8 @@ def from_library(message: dict[str, Any], term: int) -> Message:
             return Ack(term, message["next_node_idx"], bool(message["reset"]), bool(message["success"]))
         case "timeout_now":
             return CampaignNow(message["term"])
-        case "append_entries" if "transmission" not in message:
-            return _append(message)
         case other:
             raise Unsayable(f"PySyncObj tried to send {other!r}")
-
-
-def _append(message: dict[str, Any]) -> Message:
-    if "prevLogIdx" in message:
-        entries = tuple((e[0], e[1], e[2]) for e in message["entries"])
-        return Append(message["term"], message["commit_index"], message["prevLogIdx"], message["prevLogTerm"], entries)
-    piece = message["serialized"]
-    if piece is not None:
-        part: Piece = piece[0]
-        return replace(part, term=message["term"])
-    return Nudge(message["term"], message["commit_index"])
 
 
 def to_library(message: Message) -> dict[str, Any]:

@@ -271,6 +271,16 @@ class Journal:
         position = index - self._entries[0][1]
         return self._entries[position] if 0 <= position < len(self._entries) else None
 
+    def batch(self, index: int, size: int) -> list[Entry]:
+        """Entries from `index` on, until they have `size` bytes together; at least one if there is one."""
+        taken: list[Entry] = []
+        position = index - self._entries[0][1]
+        while position < len(self._entries) and size > 0:
+            taken.append(self._entries[position])
+            size -= len(taken[-1][0])
+            position += 1
+        return taken
+
     def view_from(self, start: raft_pb2.LogStart) -> None:
         """Show the log as it continues from a snapshot: first visible entry = `start.prev`.
 

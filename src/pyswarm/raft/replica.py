@@ -20,6 +20,7 @@ from pyswarm.raft import filter as screen
 from pyswarm.raft.commands import BadCommand, Type
 from pyswarm.raft.core import Core, Timing
 from pyswarm.raft.errors import JournalFailed
+from pyswarm.raft.journal import Entry
 from pyswarm.raft.log import LostLeadership, Member, NodeStopped, ProposalError, StateMachine
 from pyswarm.raft.membership import Change, Membership, voters
 from pyswarm.raft.messages import Ack
@@ -96,8 +97,8 @@ class Replica:
         self._tried_snapshot = 0
         self._files = storage.files
         self._loading = False
-        self.sender = Sender(chance)
-        self.snapshots = SnapshotStore(storage.files, self._capture, lambda: self._config().keep_old_snapshots, self.sender)
+        self.snapshots = SnapshotStore(storage.files, self._capture, lambda: self._config().keep_old_snapshots)
+        self.sender = Sender(chance, lambda: self.snapshots.index)
         self.traffic = Traffic(self._identity.raft_id, self._journal, self._membership, self.sender, judge)
         self.traffic.leader_within = settings.election_tick
         self._core = self._build(clock)
@@ -115,7 +116,7 @@ class Replica:
         later = [c for c, i, _ in self._journal[:] if i > 1]
         own = self._identity.raft_id
         others = voters(self._membership, later).members.keys() - {own}
-        return Core(own, others, self._journal, self.snapshots, self.traffic, self._settings.timing, clock, self._apply)
+        return Core(own, others, self._journal, self.snapshots, self.sender, self.traffic, self._settings.timing, clock, self._apply)
 
     def restore(self) -> None:
         """Give the state machine the snapshot. Once, before the first round; what follows in the log comes through `apply`."""
@@ -139,6 +140,10 @@ class Replica:
     def leads(self) -> bool:
         """Leading, caught up, and announced as such."""
         return self._announced is not None
+
+    def entry(self, index: int) -> Entry | None:
+        """A log entry, None when it is not kept any more (or not there yet)."""
+        return self._journal.at(index)
 
     def members(self) -> Sequence[Member]:
         """The present members by raft id, this one included."""
@@ -292,6 +297,7 @@ class Replica:
     def _draw_patience(self) -> None:
         election = self._settings.election_tick
         self._patience = self._chance.randint(election, 2 * election - 1)
+        self.traffic.silent_ticks = 0
 
     def _snapshot_if_due(self) -> None:
         interval = self._config().snapshot_interval

@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
-from typing import Protocol
 
 import structlog
 from cryptography.exceptions import InvalidTag
@@ -22,9 +21,7 @@ from pyswarm.raft import records
 from pyswarm.raft.disk import Disk
 from pyswarm.raft.errors import CorruptJournal, StorageError
 from pyswarm.raft.journal import Entry
-from pyswarm.raft.messages import Piece
 from pyswarm.raft.records import Kind
-from pyswarm.raft.transfers import Sender
 from pyswarm.raft.vault import Vault
 
 log = structlog.get_logger(__name__)
@@ -87,15 +84,6 @@ class SnapshotFiles:
         return snapshot
 
 
-class Member(Protocol):
-    """A member as PySyncObj names it."""
-
-    @property
-    def id(self) -> str:
-        """Its raft id in decimal."""
-        ...
-
-
 class State(enum.IntEnum):
     """PySyncObj's SERIALIZER_STATE, by value."""
 
@@ -108,10 +96,7 @@ class State(enum.IntEnum):
 class SnapshotStore:
     """What PySyncObj calls its serializer: starts a snapshot, says when it is done. Loop thread only, except the job it hands out."""
 
-    def __init__(
-        self, files: SnapshotFiles, capture: Callable[[], Callable[[], api.Snapshot]], keep_old: Callable[[], int], sender: Sender
-    ) -> None:
-        self.sender = sender
+    def __init__(self, files: SnapshotFiles, capture: Callable[[], Callable[[], api.Snapshot]], keep_old: Callable[[], int]) -> None:
         self._files = files
         self._capture = capture
         self._keep_old = keep_old
@@ -121,7 +106,8 @@ class SnapshotStore:
         self._writing = 0
         self._oldest = 0
         self._finished: int | None = None
-        self._index = 0
+        self.index = 0
+        """Index of the newest snapshot on disk."""
 
     # --- what PySyncObj calls
 
@@ -150,24 +136,7 @@ class SnapshotStore:
             self._state = State.IDLE
         return state, self._id
 
-    def getTransmissionData(self, node: Member) -> tuple[Piece, bool, bool] | None:  # noqa: N802 - PySyncObj's name
-        """The next piece for a member that needs a snapshot; None when it has to wait."""
-        return self.sender.next_piece(int(node.id))
-
-    def cancelTransmisstion(self, node: Member) -> None:  # noqa: N802 - PySyncObj's spelling
-        """Forget how far a member's transfer was."""
-        self.sender.cancel(int(node.id))
-
     # --- what the node calls
-
-    @property
-    def index(self) -> int:
-        """Index of the newest snapshot on disk."""
-        return self._index
-
-    @index.setter
-    def index(self, index: int) -> None:
-        self._index = self.sender.newest = index
 
     @property
     def busy(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -55,14 +56,13 @@ class Transfer:
 
 
 class Sender:
-    """The leader's side, for all members."""
+    """The leader's side, for all members. `newest` is the index of the newest snapshot on disk."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, newest: Callable[[], int]) -> None:
         self._chance = chance
+        self._newest = newest
         self._loaded: Loaded | None = None
         self._transfers: dict[int, Transfer] = {}
-        self.newest = 0
-        """Index of the newest snapshot on disk."""
         self.wanted = False
         """Whether somebody waits for the newest snapshot to be loaded."""
 
@@ -70,12 +70,12 @@ class Sender:
         """The snapshot that was wanted."""
         self._loaded, self.wanted = loaded, False
 
-    def next_piece(self, member: int) -> tuple[Piece, bool, bool] | None:
-        """The next piece in the library's form (piece, first, last); None when the window is full or nothing is loaded yet."""
+    def next_piece(self, member: int) -> tuple[Piece, bool] | None:
+        """The next piece, without a term, and whether it is the last; None when the window is full or nothing is loaded yet."""
         transfer = self._transfers.get(member)
         if transfer is None:
-            if self._loaded is None or self._loaded.index < self.newest:
-                self.wanted = self.newest > 0
+            if self._loaded is None or self._loaded.index < self._newest():
+                self.wanted = self._newest() > 0
                 return None
             transfer = self._transfers[member] = Transfer(self._chance.getrandbits(63), self._loaded)
         if transfer.sent >= transfer.total or transfer.sent - transfer.confirmed >= WINDOW:
@@ -87,7 +87,7 @@ class Sender:
         last = transfer.sent == transfer.total
         if last:
             del self._transfers[member]
-        return piece, number == 0, last
+        return piece, last
 
     def confirm(self, member: int, number: int, count: int) -> None:
         """A member has so many pieces of an attempt."""

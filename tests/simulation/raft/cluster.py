@@ -1,0 +1,349 @@
+"""A whole raft cluster in one thread: virtual time, links that misbehave, disks that forget, everything from one seed.
+
+After every step: no index is applied differently on two members, and no term has two leaders. At the end, after healing: every acknowledged
+write is in every member's state, all members are equal, and a new write goes through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyswarm.api import v1 as api
+from pyswarm.raft import filter as screen
+from pyswarm.raft.filter import Verdict, View
+from pyswarm.raft.log import Member
+from pyswarm.raft.membership import Change
+from pyswarm.raft.messages import Message
+from pyswarm.raft.replica import Events, Job, RaftSettings, Replica
+from pyswarm.raft.storage import found_storage, open_storage
+from pyswarm.raft.traffic import Judge
+from pyswarm.raft.vault import Vault
+from tests.raft.disks import PowerCut
+from tests.raft.nodes import KEY, Memory, Recorder, create
+
+STEP = 0.1
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+class Outcome:
+    """What becomes of a proposal; stands in for a future, without an event loop."""
+
+    def __init__(self) -> None:
+        self.index: int | None = None
+        self.error: BaseException | None = None
+
+    def done(self) -> bool:
+        """See Future."""
+        return self.index is not None or self.error is not None
+
+    def set_result(self, index: int) -> None:
+        """See Future."""
+        self.index = index
+
+    def set_exception(self, error: BaseException) -> None:
+        """See Future."""
+        self.error = error
+
+
+@dataclass(slots=True)
+class Manager:
+    """One member: its disks survive, the rest does not."""
+
+    raft_id: int
+    disks: Memory
+    machine: Recorder = field(default_factory=Recorder)
+    replica: Replica | None = None
+    jobs: list[tuple[float, Job]] = field(default_factory=list)
+    checked: int = 1
+    ticked: float = 0.0
+    born: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """How bad things are, as probabilities per step or message."""
+
+    reorder: bool = False
+    cut: float = 0.004
+    isolate: float = 0.003
+    heal: float = 0.01
+    reset: float = 0.02
+    crash: float = 0.01
+    propose: float = 0.3
+    snapshot_interval: int = 15
+
+
+def unfiltered(view: View, sender: int, message: Message) -> Verdict:
+    """PySyncObj as it comes."""
+    return Verdict(message)
+
+
+class Cluster:
+    """See the module."""
+
+    def __init__(self, seed: int, size: int, weather: Weather, judge: Judge = screen.receive) -> None:
+        self.chance = random.Random(seed)
+        self.weather = weather
+        self.judge = judge
+        self.now = 0.0
+        self.cuts: set[frozenset[int]] = set()
+        self.epochs: dict[frozenset[int], int] = {}
+        self.queue: list[tuple[float, int, int, int, int, Message]] = []
+        self.sequence = 0
+        self.latest: dict[tuple[int, int], float] = {}
+        self.history: dict[int, tuple[bytes, int]] = {}
+        self.leaders: dict[int, int] = {}
+        self.proposals: list[tuple[str, Outcome]] = []
+        self.installed = 0
+        self.managers = {i: Manager(i, Memory()) for i in range(1, size + 1)}
+        for manager in self.managers.values():
+            self.start(manager)
+
+    # --- members
+
+    def start(self, manager: Manager) -> None:
+        """Begin with what the disks hold."""
+        vault = Vault("cluster", f"node-{manager.raft_id}", (KEY,), manager.raft_id)
+        storage = open_storage(manager.disks.log, manager.disks.snapshots, vault, 5)
+        if storage is None:
+            storage = found_storage(manager.disks.log, manager.disks.snapshots, vault, "addr")
+        if storage.snapshot is None:
+            for i in self.managers if hasattr(self, "managers") else ():
+                member = api.RaftMember(raft_id=i, node_id=f"node-{i}", addr="addr")
+                storage.membership.apply(Change(kind=Change.UPDATE, member=member))
+        manager.machine = Recorder()
+        manager.jobs = []
+        manager.born += 1
+        config = api.RaftConfig(snapshot_interval=self.weather.snapshot_interval, log_entries_for_slow_followers=5)
+        events = Events(lambda leads: None, self._members)
+        chance = random.Random(self.chance.getrandbits(64))
+        replica = Replica(storage, manager.machine, RaftSettings(), lambda: self.now, lambda: config, events, chance, "addr", self.judge)
+        manager.replica = replica
+        replica.restore()
+        manager.checked = replica.applied
+        for other in self.managers:
+            if other != manager.raft_id and self.linked(manager.raft_id, other):
+                replica.core.connected(other)
+
+    def _members(self, members: Sequence[Member]) -> None:
+        pass
+
+    def crash(self, manager: Manager) -> None:
+        """Lose power: unsynced bytes may be lost in part. Start again at once."""
+        keep = self.chance.choice([0, 1, 60, 10**6])
+        log = manager.disks.memory_log.after_crash(keep, holes=self.chance.random() < 0.3)
+        manager.disks = Memory(log, manager.disks.memory_snapshots.after_crash())
+        manager.replica = None
+        for other in self.managers:
+            if other != manager.raft_id:
+                self.reset(manager.raft_id, other)
+        self.start(manager)
+
+    def round(self, manager: Manager) -> None:
+        """One round, as the node drives it."""
+        replica = manager.replica
+        if replica is None:
+            return
+        try:
+            for due, job in list(manager.jobs):
+                if due <= self.now:
+                    manager.jobs.remove((due, job))
+                    self._work(job)
+            replica.begin()
+            self.post(manager, replica.traffic.take(synced=False))
+            if replica.must_sync:
+                replica.sync()
+            self.post(manager, replica.traffic.take(synced=True))
+            replica.finish()
+            self.post(manager, replica.traffic.take(synced=not replica.must_sync))
+            manager.jobs += [(self.now + self.chance.uniform(0, 3), job) for job in replica.jobs()]
+        except PowerCut:
+            self.crash(manager)
+            return
+        self.check(manager, replica)
+
+    def _work(self, job: Job) -> None:
+        result, error = None, None
+        try:
+            result = job.work()
+        except PowerCut:
+            raise
+        except Exception as exc:  # noqa: BLE001 - as the node does
+            error = exc
+        job.then(result, error)
+
+    # --- links
+
+    def linked(self, a: int, b: int) -> bool:
+        """Whether messages can pass."""
+        return frozenset((a, b)) not in self.cuts
+
+    def post(self, manager: Manager, messages: list[tuple[int, Message]]) -> None:
+        """Send, each with a delay; in order unless the weather is wild."""
+        for to, message in messages:
+            link = (manager.raft_id, to)
+            if not self.linked(*link):
+                continue
+            at = self.now + self.chance.uniform(0.001, 0.15)
+            if self.weather.reorder:
+                if self.chance.random() < 0.1:
+                    at += self.chance.uniform(0, 8)
+                self._enqueue(at, link, message)
+                if self.chance.random() < 0.1:
+                    self._enqueue(at + self.chance.uniform(0, 5), link, message)
+            else:
+                if self.chance.random() < 0.01:
+                    at += self.chance.uniform(0, 5)
+                at = max(at, self.latest.get(link, 0) + 1e-6)
+                self.latest[link] = at
+                self._enqueue(at, link, message)
+
+    def _enqueue(self, at: float, link: tuple[int, int], message: Message) -> None:
+        self.sequence += 1
+        epoch = self.epochs.get(frozenset(link), 0)
+        heapq.heappush(self.queue, (at, self.sequence, link[0], link[1], epoch, message))
+
+    def reset(self, a: int, b: int) -> None:
+        """Break the connection: what is under way is lost, both ends notice, and connect again if they can."""
+        pair = frozenset((a, b))
+        self.epochs[pair] = self.epochs.get(pair, 0) + 1
+        for link in ((a, b), (b, a)):
+            self.latest.pop(link, None)
+            replica = self.managers[link[0]].replica
+            if replica is not None:
+                replica.core.disconnected(link[1])
+                if self.linked(a, b):
+                    replica.core.connected(link[1])
+
+    def cut(self, a: int, b: int) -> None:
+        """No messages between two members from now on."""
+        self.cuts.add(frozenset((a, b)))
+        self.reset(a, b)
+
+    def heal(self) -> None:
+        """All links work again."""
+        cuts, self.cuts = self.cuts, set()
+        for pair in sorted(cuts, key=sorted):
+            self.reset(*sorted(pair))
+
+    def deliver(self) -> None:
+        """Hand over what is due."""
+        while self.queue and self.queue[0][0] <= self.now:
+            _, _, a, b, epoch, message = heapq.heappop(self.queue)
+            if not self.linked(a, b) or (epoch != self.epochs.get(frozenset((a, b)), 0) and not self.weather.reorder):
+                continue
+            replica = self.managers[b].replica
+            if replica is not None:
+                replica.traffic.put(a, message)
+
+    # --- time
+
+    def step(self) -> None:
+        """A tenth of a tick."""
+        self.now += STEP
+        self.deliver()
+        for manager in self.managers.values():
+            replica = manager.replica
+            if replica is not None and self.now - manager.ticked >= 1.0:
+                manager.ticked = self.now
+                replica.count_tick()
+            if replica is not None and replica.leads and self.chance.random() < self.weather.propose:
+                self.propose(replica)
+            self.round(manager)
+
+    def propose(self, replica: Replica) -> Outcome:
+        """One more write."""
+        name, outcome = f"w{len(self.proposals)}", Outcome()
+        replica.submit(create(name), None, outcome)  # type: ignore[arg-type]
+        self.proposals.append((name, outcome))
+        return outcome
+
+    def misfortune(self) -> None:
+        """Something may break, or be repaired."""
+        ids, weather = list(self.managers), self.weather
+        if self.chance.random() < weather.cut:
+            self.cut(*self.chance.sample(ids, 2))
+        if self.chance.random() < weather.isolate:
+            alone = self.chance.choice(ids)
+            for other in ids:
+                if other != alone:
+                    self.cut(alone, other)
+        if self.cuts and self.chance.random() < weather.heal:
+            self.heal()
+        if self.chance.random() < weather.reset:
+            self.reset(*self.chance.sample(ids, 2))
+        if self.chance.random() < weather.crash:
+            unlucky = self.managers[self.chance.choice(ids)]
+            if self.chance.random() < 0.5:
+                self.crash(unlucky)
+            else:
+                disk = self.chance.choice([unlucky.disks.memory_log, unlucky.disks.memory_snapshots])
+                disk.die_at = disk.calls + self.chance.randint(1, 4)
+
+    # --- judgement
+
+    def check(self, manager: Manager, replica: Replica) -> None:
+        """The invariants that hold at every moment."""
+        core = replica.core
+        if core.leading and self.leaders.setdefault(core.term, manager.raft_id) != manager.raft_id:
+            raise Violation(f"two leaders in term {core.term}")
+        for index in range(manager.checked + 1, core.applied + 1):
+            entry = replica.entry(index)
+            if entry is None:
+                self.installed += 1
+                break
+            known = self.history.setdefault(index, (entry[0], entry[2]))
+            if known != (entry[0], entry[2]):
+                raise Violation(f"entry {index} was applied differently on member {manager.raft_id}")
+        manager.checked = core.applied
+
+    def run(self, steps: int) -> None:
+        """Trouble for so many steps, then peace, then the final judgement."""
+        for _ in range(steps):
+            self.misfortune()
+            self.step()
+        self.calm()
+        self.judge_all()
+
+    def calm(self) -> None:
+        """Heal everything and wait until a write of now has reached everybody."""
+        self.heal()
+        self.weather = dataclasses.replace(self.weather, propose=0.0)
+        for manager in self.managers.values():
+            manager.disks.memory_log.die_at = manager.disks.memory_snapshots.die_at = 0
+        last: Outcome | None = None
+        for _ in range(3000):
+            self.step()
+            leader = next((m.replica for m in self.managers.values() if m.replica is not None and m.replica.leads), None)
+            if leader is not None and (last is None or last.error is not None):
+                last = self.propose(leader)
+            if last is not None and last.index is not None:
+                target = last.index
+                if all(m.replica is not None and m.replica.applied >= target for m in self.managers.values()):
+                    return
+        raise Violation("no progress after everything was repaired")
+
+    def judge_all(self) -> None:
+        """Every acknowledged write is everywhere, once, in one order."""
+        acknowledged = [name for name, outcome in self.proposals if outcome.index is not None]
+        proposed = {name for name, _ in self.proposals}
+        shortest = min(len(m.machine.names) for m in self.managers.values())
+        first: list[Any] = self.managers[1].machine.names
+        for manager in self.managers.values():
+            names = manager.machine.names
+            if names[:shortest] != first[:shortest]:
+                raise Violation(f"member {manager.raft_id} has another state")
+            if len(set(names)) != len(names):
+                raise Violation("a write was applied twice")
+            if missing := set(acknowledged) - set(names):
+                raise Violation(f"acknowledged writes are lost on member {manager.raft_id}: {sorted(missing)[:3]}")
+            if set(names) - proposed:
+                raise Violation("a write appeared that was never proposed")
