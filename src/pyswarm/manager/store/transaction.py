@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from pyswarm.api import times
@@ -213,16 +214,57 @@ class Tx:
         self.now = times.timestamp(now)
         self.changes: list[Change] = []
         self.undo: list[tuple[TxTable[Any], str, Any, bool]] = []
-        self.nodes = TxTable(self, store.nodes)
-        self.services = TxTable(self, store.services)
-        self.networks = TxTable(self, store.networks)
-        self.tasks = TxTable(self, store.tasks)
-        self.clusters = TxTable(self, store.clusters)
-        self.secrets = TxTable(self, store.secrets)
-        self.resources = TxTable(self, store.resources)
-        self.extensions = TxTable(self, store.extensions)
-        self.configs = TxTable(self, store.configs)
-        self.volumes = TxTable(self, store.volumes)
+        self._store = store
+
+    @cached_property
+    def nodes(self) -> TxTable[api.Node]:
+        """Node objects as this transaction sees them."""
+        return TxTable(self, self._store.nodes)
+
+    @cached_property
+    def services(self) -> TxTable[api.Service]:
+        """Service objects as this transaction sees them."""
+        return TxTable(self, self._store.services)
+
+    @cached_property
+    def networks(self) -> TxTable[api.Network]:
+        """Network objects as this transaction sees them."""
+        return TxTable(self, self._store.networks)
+
+    @cached_property
+    def tasks(self) -> TxTable[api.Task]:
+        """Task objects as this transaction sees them."""
+        return TxTable(self, self._store.tasks)
+
+    @cached_property
+    def clusters(self) -> TxTable[api.Cluster]:
+        """Cluster objects as this transaction sees them."""
+        return TxTable(self, self._store.clusters)
+
+    @cached_property
+    def secrets(self) -> TxTable[api.Secret]:
+        """Secret objects as this transaction sees them."""
+        return TxTable(self, self._store.secrets)
+
+    @cached_property
+    def resources(self) -> TxTable[api.Resource]:
+        """Resource objects as this transaction sees them."""
+        return TxTable(self, self._store.resources)
+
+    @cached_property
+    def extensions(self) -> TxTable[api.Extension]:
+        """Extension objects as this transaction sees them."""
+        return TxTable(self, self._store.extensions)
+
+    @cached_property
+    def configs(self) -> TxTable[api.Config]:
+        """Config objects as this transaction sees them."""
+        return TxTable(self, self._store.configs)
+
+    @cached_property
+    def volumes(self) -> TxTable[api.Volume]:
+        """Volume objects as this transaction sees them."""
+        return TxTable(self, self._store.volumes)
 
     def savepoint(self) -> Savepoint:
         """Where a rollback may return to."""
