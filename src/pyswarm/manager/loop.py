@@ -109,11 +109,9 @@ class Driver(Generic[K]):
             self._mark(self._loop.on_event(event))
 
     def _mark(self, keys: Iterable[K]) -> None:
-        before = len(self._dirty)
         for key in keys:
             self._dirty[key] = None
-        if len(self._dirty) > before:
-            self._event.set()
+            self._event.set()  # also for a key that is dirty already: the quiet time starts anew
 
     async def _wait(self) -> None:
         """Until a key is dirty or a wake-up is due."""

@@ -51,6 +51,9 @@ class Mirror:
         info = self.nodes.get(node.id)
         if info is None:
             info = self.nodes[node.id] = NodeInfo(node)
+            for task in self.tasks.values():
+                if task.node_id == node.id and task.status.state >= S.ASSIGNED:
+                    info.add(task)  # it was here before its node object, or outlived the one before
         info.set_node(node)
 
     def _on_task(self, action: Action, task: api.Task) -> bool:

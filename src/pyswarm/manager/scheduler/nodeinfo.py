@@ -74,7 +74,8 @@ class NodeInfo:
             return False
         self._reserve(task, 1)
         self._count(task, -1)
-        self.ports -= host_ports(task)
+        if host_ports(task):
+            self.ports = {port for other in self.tasks.values() for port in host_ports(other)}
         if task.assigned_generic_resources:
             self._refresh_generic()
         return True

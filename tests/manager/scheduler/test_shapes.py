@@ -1,0 +1,59 @@
+"""Whole clusters at once: where everything ends, and in how many transactions."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from pyswarm.api import defaults
+from pyswarm.api import v1 as api
+from pyswarm.manager.scheduler import spread
+from pyswarm.manager.scheduler.scheduler import Pass, Scheduler
+from tests.manager.scheduler.support import NOW, S, Scheduling, node, service, task, tasks
+from tests.support.loops import commit, new_store
+
+
+def test_only_eligible_nodes_are_used_evenly() -> None:
+    """1,000 tasks that need a plugin, on the 334 of 1,000 nodes that have it. [scheduling 145]"""
+    nodes = [node(f"id{i:04}") for i in range(1000)]
+    for made in nodes:
+        made.description.engine.SetInParent()
+    for made in nodes[::3]:
+        made.description.engine.plugins.add(type="Network", name="network")
+    waiting = tasks("s", 1000, version=0)
+    for one in waiting:
+        one.networks.add().network.driver_state.name = "network"
+    counts = Scheduling(service("s"), *nodes, *waiting).spread("s")
+    assert Counter(counts.values()) == {3: 332, 2: 2}
+    assert set(counts) <= {n.id for n in nodes[::3]}
+
+
+def test_a_large_service_is_placed_evenly() -> None:
+    """10,000 tasks on 1,000 nodes are 10 on each, in transactions of at most 200 changes. [scheduling 145, 146 in part]"""
+    store = new_store(service("s"), *(node(f"id{i:04}") for i in range(1000)), *(task(f"t{i:05}", "s", version=0) for i in range(10_000)))
+    loop = Scheduler()
+    list(loop.everything(store))
+    entries = 0
+    while (decision := loop.decide(store, Pass.UNASSIGNED, NOW)).changes:
+        assert len(decision.changes) <= defaults.MAX_TRANSACTION_CHANGES
+        entries += 1
+        for event in commit(store, list(decision.changes), NOW, entries):
+            list(loop.on_event(event))
+    assert set(Counter(t.node_id for t in store.tasks).values()) == {10}
+    assert entries == 10_000 // defaults.MAX_TRANSACTION_CHANGES
+
+
+def test_a_group_builds_its_tree_once_per_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Placing a hundred tasks of one version looks at every node once. [scheduling 14]"""
+    built: list[int] = []
+    build = spread.build
+
+    def counting(all_nodes: object, *rest: object) -> spread.Branch:
+        built.append(1)
+        return build(all_nodes, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(spread, "build", counting)
+    world = Scheduling(service("s"), node("n1"), node("n2"), *tasks("s", 100, version=0))
+    assert (world.spread("s"), len(built)) == ({"n1": 50, "n2": 50}, 1)
+    assert all(isinstance(t, api.Task) and t.status.state == S.ASSIGNED for t in world.store.tasks)
