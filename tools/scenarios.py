@@ -104,10 +104,8 @@ def note(areas: dict[str, Area], entry: dict[str, str], kind: str) -> list[str]:
 
 def judge(name: str, area: Area) -> list[str]:
     """What is wrong with an area's numbers."""
-    faults = []
-    for number in sorted({*area.tests, *area.partial, *area.left_out, *area.missing}):
-        if not 1 <= number <= area.count:
-            faults.append(f"{name} {number} does not exist: {', '.join(area.covered(number)) or REASONS.name}")
+    known = sorted({*area.tests, *area.partial, *area.left_out, *area.missing})
+    faults = [f"{name} {n} does not exist: {', '.join(area.covered(n)) or REASONS.name}" for n in known if not 1 <= n <= area.count]
     for number in range(1, area.count + 1):
         whole, some = area.tests.get(number), area.partial.get(number)
         reason, rest = area.left_out.get(number), area.missing.get(number)

@@ -205,7 +205,7 @@ def described_as(*resources: api.GenericResource) -> dict[str, object]:
 
 
 def test_changed_generic_resources() -> None:
-    """What is left is always the description without what tasks hold, also when a kind disappears or changes its type. [scheduling 78, 79, 80]"""
+    """What is left is the description without what tasks hold, also when a kind disappears or changes its type. [scheduling 78, 79, 80]"""
     assert described_as() == {}
     assert described_as(discrete("apple", 4), *named("orange", "red", "blue")) == {"apple": 2, "orange": ["blue"]}
     assert described_as(discrete("apple", 2), *named("orange", "red", "blue", "green")) == {"orange": ["blue", "green"]}
