@@ -55,7 +55,8 @@ def all_loops(new_id: Callable[[], str]) -> list[Loop[Any]]:
 
 
 class World:
-    """See the module. `fate` says how each task's container behaves; `now` is virtual time in seconds."""
+    """See the module. `fate` says how each task's container behaves; `now` is virtual time in seconds, `skew` how much
+    the leader's clock is ahead of it."""
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class World:
         self.store = Store(VirtualClock())
         self.commits: list[list[Event]] = []
         self.agents = True
+        self.skew = 0.0
         self._loops = loops
         self._new_id = swarm.ids()
         self._index = 10
@@ -241,15 +243,16 @@ class World:
 
     def _decide_one(self, runner: Runner, key: Any) -> None:
         self.now += COMMIT_SECONDS
-        tx = Tx(self.store, self._index, self.now)
-        decision = runner.loop.decide(tx, key, self.now)
+        leader_now = self.now + self.skew
+        tx = Tx(self.store, self._index, leader_now)
+        decision = runner.loop.decide(tx, key, leader_now)
         apply(tx, decision.changes)
         assert len(tx.changes) <= 1000
         if decision.wake is None:
             runner.wakes.pop(key, None)
         else:
-            assert decision.wake > self.now
-            runner.wakes[key] = decision.wake
+            assert decision.wake > leader_now
+            runner.wakes[key] = decision.wake - self.skew
         if decision.again:
             runner.dirty[key] = None
         if tx.changes:
@@ -336,7 +339,7 @@ class World:
         moved.status.state = state
         moved.status.timestamp.CopyFrom(times.timestamp(self.now))
         if state > S.ASSIGNED:
-            moved.status.applied_at.CopyFrom(times.timestamp(self.now))
+            moved.status.applied_at.CopyFrom(times.timestamp(self.now + self.skew))
         return moved
 
     def _has(self, obj: Any) -> bool:

@@ -254,3 +254,16 @@ def test_heartbeats_touch_nothing() -> None:
     assert list(Global(ids()).on_event(Event(Kind.NODE, Action.UPDATE, new, old))) == []
     new.status.state = DOWN
     assert list(Global(ids()).on_event(Event(Kind.NODE, Action.UPDATE, new, old))) == [NodeKey("n1")]
+
+
+def test_activated_node_waits_for_its_turn_in_an_update() -> None:
+    """While an update is under way, a node that comes back is updated in its turn, not at once."""
+    world = running(service(replicas=None, update=config(1, delay=5)))
+    world.set_image("v:2")
+    world.run(1)
+    world.edit_node("n3", availability=PAUSE)
+    world.edit_node("n3", availability=ACTIVE)
+    world.run(1)
+    assert [t.spec.container.image for t in world.live()] == ["v:2", "v:1", "v:1"]
+    world.run(60)
+    assert world.running("v:2") == 3

@@ -42,7 +42,7 @@ def update(**kwargs: Any) -> Procedure:
     def procedure(world: World) -> None:
         world.edit_service(lambda spec: spec.update.CopyFrom(config(**kwargs)))
         world.set_image("v:2")
-        world.run(60)
+        world.run(25)
 
     return procedure
 

@@ -57,7 +57,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("state"), st.tuples(st.sampled_from(NODES), st.sampled_from([0, 1, 2, 3]))),
     st.tuples(st.just("end"), st.tuples(st.integers(0, 9), st.sampled_from(ENDS))),
     st.tuples(st.just("delete"), st.integers(0, 9)),
-    st.tuples(st.just("leader"), st.none()),
+    st.tuples(st.just("leader"), st.sampled_from([0.0, -20.0, 0.5, 3600.0])),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.1, 1.0, 7.0])),
 )
 
@@ -87,6 +87,7 @@ def happen(world: World, what: str, value: Any) -> None:
             if tasks := world.tasks():
                 world.change(Delete(Kind.TASK, tasks[value % len(tasks)].id))
         case "leader":
+            world.skew = value
             world.new_leader()
         case "wait":
             world.run(value)

@@ -427,3 +427,17 @@ def test_new_service_has_no_history() -> None:
     world.run(1)
     assert world.tasks() == []
     assert world.running() == 1
+
+
+def test_drained_node_goes_down_before_the_stop() -> None:
+    """A node that leaves the drain by going down no longer is waited for; its tasks' replacements start after the delay."""
+    world = World(cluster(), node("n1"), node("n2", availability=PAUSE), service(), fate=lambda _: Fate(stop=None))
+    world.run(1)
+    world.edit_node("n2", availability=ACTIVE)
+    world.edit_node("n1", availability=DRAIN)
+    world.run(1)
+    world.edit_node("n1", availability=ACTIVE, state=DOWN)
+    world.run(3.5)
+    assert world.running() == 0
+    world.run(1)
+    assert world.running() == 1

@@ -150,3 +150,10 @@ def test_release_without_predecessor(made: float, wait: float) -> None:
     """Without a record of the predecessor its own policy counts; a creation far ahead of our clock does not. [orchestration 56]
     [orchestration 57] [orchestration 77]"""
     assert released(new(made)) == pytest.approx(wait)
+
+
+def test_start_first_waits_for_nobody() -> None:
+    """A new task beside one that still is meant to run starts at once, even if an older one has not stopped yet. [orchestration 84]"""
+    older = old(S.RUNNING)
+    between = task("between", 1, S.RUNNING, on="n1", made=NOW - 50)
+    assert released(older, between, new(version=1), nodes=(node("n1"),)) == 0.0

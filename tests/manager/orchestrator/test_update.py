@@ -477,3 +477,31 @@ def test_scale_and_image_together() -> None:
     world.run(30)
     assert world.running("v:2") == 4
     assert span(world) == pytest.approx(4 + 5, abs=0.1)
+
+
+def test_superseded_start_first_update_leaves_no_crowd() -> None:
+    """When an update overtakes a start-first one, what does not run yet goes at once: two in a slot, never three."""
+    world = started(
+        service(replicas=2, update=config(0, start_first=True)), lambda t: Fate(start=0 if t.spec.container.image == "v:1" else 5)
+    )
+    for image in ("v:2", "v:3", "v:4"):
+        world.set_image(image)
+        world.run(1)
+        assert images(world.live()) == ["v:1", "v:1", image, image]
+    world.run(30)
+    assert world.running("v:4") == 2
+
+
+def test_leader_with_a_clock_behind() -> None:
+    """A new leader whose clock is behind goes on with the update at the same pace."""
+    world = started(service(replicas=6, update=config(1)), lambda _: Fate(start=1))
+    world.set_image("v:2")
+    world.run(1.5)
+    world.skew = -30
+    world.new_leader()
+    for _ in range(40):
+        world.run(0.1)
+        assert sum(t.status.state != S.RUNNING for t in world.live()) <= 1
+    world.run(60)
+    assert world.running("v:2") == 6
+    assert world.update_state() == "COMPLETED"
