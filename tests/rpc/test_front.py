@@ -8,7 +8,7 @@ import contextlib
 import socket
 import ssl
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -37,6 +37,11 @@ def authority() -> Authority:
     return Authority()
 
 
+SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+SETTINGS_ACK = bytes([0, 0, 0, 4, 1, 0, 0, 0, 0])
+"""HTTP/2 frames without content."""
+
+
 @pytest.fixture
 def toy() -> Toy:
     """What answers behind the port."""
@@ -56,11 +61,14 @@ async def whoami(opened: grpc.aio.Channel) -> bytes:
     return bytes(answer.certificate)
 
 
-def client_context(authority: Authority, credentials: Credentials | None, version: ssl.TLSVersion) -> ssl.SSLContext:
+def client_context(
+    authority: Authority, credentials: Credentials | None, version: ssl.TLSVersion, alpn: Sequence[str] = ("h2",)
+) -> ssl.SSLContext:
     """A plain TLS client, for what gRPC does not show."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=authority.root.bundle.decode())
-    context.set_alpn_protocols(["h2"])
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
     context.minimum_version = context.maximum_version = version
     if credentials is not None:
         tls.load_key_pair(context, credentials.cert_pem, credentials.key_pem)
@@ -134,17 +142,27 @@ async def test_foreign_certificate_is_refused_by_grpc(server: RemoteServer, auth
     assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_peers_must_speak_h2(authority: Authority, server: RemoteServer) -> None:
-    """A client that does not offer h2 is turned away after the handshake."""
-    context = client_context(authority, None, ssl.TLSVersion.TLSv1_3)
-    context.set_alpn_protocols(["http/1.1"])
+@pytest.mark.parametrize(
+    ("says", "understood"), [(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS, True), (b"GET / HTTP/1.1\r\n\r\n", False)]
+)
+async def test_peers_must_speak_http2(authority: Authority, server: RemoteServer, says: bytes, understood: bool) -> None:
+    """Without ALPN it is the first bytes that count: settings for HTTP/2 are acknowledged, whoever speaks HTTP/1.1 is hung up on.
+
+    Docker Engines up to 20.10 offer no ALPN once they have renewed their certificate.
+    """
+    context = client_context(authority, None, ssl.TLSVersion.TLSv1_3, alpn=())
     host, port = split_address(server.address)
 
-    def talk() -> bytes:
+    def talk() -> bool:
         with socket.create_connection((host, port), timeout=10) as plain, context.wrap_socket(plain, server_hostname="swarm-ca") as secure:
-            return secure.recv(1)
+            assert secure.selected_alpn_protocol() is None
+            secure.sendall(says)
+            received = b""
+            while SETTINGS_ACK not in received and (more := secure.recv(100)):
+                received += more
+            return SETTINGS_ACK in received
 
-    assert await asyncio.to_thread(talk) == b""
+    assert await asyncio.to_thread(talk) is understood
 
 
 async def test_old_tls_is_refused(authority: Authority, server: RemoteServer) -> None:

@@ -25,7 +25,7 @@ import structlog
 
 from pyswarm.clock import Clock
 from pyswarm.rpc.peer import Peer
-from pyswarm.rpc.tls import ALPN, identity_of
+from pyswarm.rpc.tls import identity_of
 
 log = structlog.get_logger(__name__)
 
@@ -309,10 +309,8 @@ class _Outer(asyncio.Protocol):
         self._established = True
         self.deadline = None
         self._front.handshake_over(self)
-        if self._tls.selected_alpn_protocol() != ALPN:
-            log.info("peer does not speak h2", peer=self.peer.remote_addr)
-            self.close()
-            return
+        # ALPN is not insisted on: Docker Engines offer none any more once they have renewed their certificate. Whoever does not speak
+        # HTTP/2 is turned away by the gRPC server, which looks at the first bytes.
         der = self._tls.getpeercert(binary_form=True)
         if der:
             self.peer = Peer(self.peer.remote_addr, identity_of(der))
