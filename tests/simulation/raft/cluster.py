@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyswarm.api import v1 as api
+from pyswarm.raft import codec
 from pyswarm.raft import filter as screen
 from pyswarm.raft.filter import Verdict, View
 from pyswarm.raft.log import Member
@@ -168,6 +169,11 @@ class Cluster:
         except PowerCut:
             self.crash(manager)
             return
+        except Exception:
+            if self.judge is not unfiltered:
+                raise
+            self.crash(manager)  # the library stumbled over a message it should never have seen
+            return
         self.check(manager, replica)
 
     def _work(self, job: Job) -> None:
@@ -242,7 +248,7 @@ class Cluster:
                 continue
             replica = self.managers[b].replica
             if replica is not None:
-                replica.traffic.put(a, message)
+                replica.traffic.put(a, codec.parse(codec.encode(message).SerializeToString()))
 
     # --- time
 

@@ -24,29 +24,56 @@ _sym_db = _symbol_database.Default()
 
 from pyswarm.api.swarmkit import raft_pb2 as docker_dot_swarmkit_dot_v1_dot_raft__pb2
 from pyswarm.api.swarmkit import snapshot_pb2 as docker_dot_swarmkit_dot_v1_dot_snapshot__pb2
+from pyswarm.api.private import auth_pb2 as pyswarm_dot_v1_dot_auth__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pyswarm/v1/raft.proto\x12\npyswarm.v1\x1a\x1d\x64ocker/swarmkit/v1/raft.proto\x1a!docker/swarmkit/v1/snapshot.proto\"`\n\nFileHeader\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07raft_id\x18\x04 \x01(\x04\x12\x0c\n\x04salt\x18\x05 \x01(\x0c\",\n\x0cSealedHeader\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x0c\n\x04seal\x18\x02 \x01(\x0c\",\n\tHardState\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x11\n\tvoted_for\x18\x02 \x01(\t\"8\n\x08LogEntry\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\"R\n\x08LogStart\x12\"\n\x04prev\x18\x01 \x01(\x0b\x32\x14.pyswarm.v1.LogEntry\x12\"\n\x04last\x18\x02 \x01(\x0b\x32\x14.pyswarm.v1.LogEntry\"b\n\x0bLogSnapshot\x12#\n\x05start\x18\x01 \x01(\x0b\x32\x14.pyswarm.v1.LogStart\x12.\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1c.docker.swarmkit.v1.Snapshot\"\xb4\x01\n\x10MembershipChange\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.pyswarm.v1.MembershipChange.Kind\x12.\n\x06member\x18\x02 \x01(\x0b\x32\x1e.docker.swarmkit.v1.RaftMember\"?\n\x04Kind\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x07\n\x03\x41\x44\x44\x10\x01\x12\n\n\x06REMOVE\x10\x02\x12\n\n\x06UPDATE\x10\x03\x12\t\n\x05RESET\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pyswarm/v1/raft.proto\x12\npyswarm.v1\x1a\x1d\x64ocker/swarmkit/v1/raft.proto\x1a!docker/swarmkit/v1/snapshot.proto\x1a\x15pyswarm/v1/auth.proto\"`\n\nFileHeader\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07raft_id\x18\x04 \x01(\x04\x12\x0c\n\x04salt\x18\x05 \x01(\x0c\",\n\x0cSealedHeader\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x0c\n\x04seal\x18\x02 \x01(\x0c\",\n\tHardState\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x11\n\tvoted_for\x18\x02 \x01(\t\"8\n\x08LogEntry\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\"R\n\x08LogStart\x12\"\n\x04prev\x18\x01 \x01(\x0b\x32\x14.pyswarm.v1.LogEntry\x12\"\n\x04last\x18\x02 \x01(\x0b\x32\x14.pyswarm.v1.LogEntry\"b\n\x0bLogSnapshot\x12#\n\x05start\x18\x01 \x01(\x0b\x32\x14.pyswarm.v1.LogStart\x12.\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1c.docker.swarmkit.v1.Snapshot\"\xb4\x01\n\x10MembershipChange\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.pyswarm.v1.MembershipChange.Kind\x12.\n\x06member\x18\x02 \x01(\x0b\x32\x1e.docker.swarmkit.v1.RaftMember\"?\n\x04Kind\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x07\n\x03\x41\x44\x44\x10\x01\x12\n\n\x06REMOVE\x10\x02\x12\n\n\x06UPDATE\x10\x03\x12\t\n\x05RESET\x10\x04\"\xa5\x03\n\x08\x45nvelope\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.pyswarm.v1.HelloH\x00\x12+\n\x0crequest_vote\x18\x02 \x01(\x0b\x32\x13.pyswarm.v1.RequestH\x00\x12\'\n\ngrant_vote\x18\x03 \x01(\x0b\x32\x11.pyswarm.v1.GrantH\x00\x12$\n\x06\x61ppend\x18\x04 \x01(\x0b\x32\x12.pyswarm.v1.AppendH\x00\x12\"\n\x05nudge\x18\x05 \x01(\x0b\x32\x11.pyswarm.v1.NudgeH\x00\x12\"\n\x05piece\x18\x06 \x01(\x0b\x32\x11.pyswarm.v1.PieceH\x00\x12\x33\n\x0epiece_received\x18\x07 \x01(\x0b\x32\x19.pyswarm.v1.PieceReceivedH\x00\x12\x1e\n\x03\x61\x63k\x18\x08 \x01(\x0b\x32\x0f.pyswarm.v1.AckH\x00\x12(\n\x0c\x63\x61mpaign_now\x18\t \x01(\x0b\x32\x10.pyswarm.v1.HintH\x00\x12\'\n\x0bhigher_term\x18\n \x01(\x0b\x32\x10.pyswarm.v1.HintH\x00\x42\t\n\x07\x63ontent\"{\n\x05Hello\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66rom_raft_id\x18\x02 \x01(\x04\x12\x12\n\nto_raft_id\x18\x03 \x01(\x04\x12\x12\n\nlast_index\x18\x04 \x01(\x04\x12\x11\n\tlast_term\x18\x05 \x01(\x04\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\"\n\n\x08\x46\x61rewell\"P\n\x07Request\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\x11\n\tlast_term\x18\x03 \x01(\x04\x12\x10\n\x08transfer\x18\x04 \x01(\x08\"\x15\n\x05Grant\x12\x0c\n\x04term\x18\x01 \x01(\x04\"t\n\x06\x41ppend\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\x04\x12\x12\n\nprev_index\x18\x03 \x01(\x04\x12\x11\n\tprev_term\x18\x04 \x01(\x04\x12%\n\x07\x65ntries\x18\x05 \x03(\x0b\x32\x14.pyswarm.v1.LogEntry\"%\n\x05Nudge\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\x04\"\x87\x01\n\x05Piece\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x10\n\x08transfer\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\x12\r\n\x05index\x18\x05 \x01(\x04\x12\x12\n\nindex_term\x18\x06 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x07 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x08 \x01(\x0c\">\n\rPieceReceived\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x10\n\x08transfer\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\"G\n\x03\x41\x63k\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x12\n\nnext_index\x18\x02 \x01(\x04\x12\r\n\x05reset\x18\x03 \x01(\x08\x12\x0f\n\x07success\x18\x04 \x01(\x08\"\x14\n\x04Hint\x12\x0c\n\x04term\x18\x01 \x01(\x04\x32\\\n\rRaftTransport\x12K\n\x04Talk\x12\x14.pyswarm.v1.Envelope\x1a\x14.pyswarm.v1.Farewell\"\x15\xca\xae\xee\x98\x02\x0f\n\rswarm-manager(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pyswarm.api.private.raft_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FILEHEADER']._serialized_start=103
-  _globals['_FILEHEADER']._serialized_end=199
-  _globals['_SEALEDHEADER']._serialized_start=201
-  _globals['_SEALEDHEADER']._serialized_end=245
-  _globals['_HARDSTATE']._serialized_start=247
-  _globals['_HARDSTATE']._serialized_end=291
-  _globals['_LOGENTRY']._serialized_start=293
-  _globals['_LOGENTRY']._serialized_end=349
-  _globals['_LOGSTART']._serialized_start=351
-  _globals['_LOGSTART']._serialized_end=433
-  _globals['_LOGSNAPSHOT']._serialized_start=435
-  _globals['_LOGSNAPSHOT']._serialized_end=533
-  _globals['_MEMBERSHIPCHANGE']._serialized_start=536
-  _globals['_MEMBERSHIPCHANGE']._serialized_end=716
-  _globals['_MEMBERSHIPCHANGE_KIND']._serialized_start=653
-  _globals['_MEMBERSHIPCHANGE_KIND']._serialized_end=716
+  _globals['_RAFTTRANSPORT'].methods_by_name['Talk']._loaded_options = None
+  _globals['_RAFTTRANSPORT'].methods_by_name['Talk']._serialized_options = b'\312\256\356\230\002\017\n\rswarm-manager'
+  _globals['_FILEHEADER']._serialized_start=126
+  _globals['_FILEHEADER']._serialized_end=222
+  _globals['_SEALEDHEADER']._serialized_start=224
+  _globals['_SEALEDHEADER']._serialized_end=268
+  _globals['_HARDSTATE']._serialized_start=270
+  _globals['_HARDSTATE']._serialized_end=314
+  _globals['_LOGENTRY']._serialized_start=316
+  _globals['_LOGENTRY']._serialized_end=372
+  _globals['_LOGSTART']._serialized_start=374
+  _globals['_LOGSTART']._serialized_end=456
+  _globals['_LOGSNAPSHOT']._serialized_start=458
+  _globals['_LOGSNAPSHOT']._serialized_end=556
+  _globals['_MEMBERSHIPCHANGE']._serialized_start=559
+  _globals['_MEMBERSHIPCHANGE']._serialized_end=739
+  _globals['_MEMBERSHIPCHANGE_KIND']._serialized_start=676
+  _globals['_MEMBERSHIPCHANGE_KIND']._serialized_end=739
+  _globals['_ENVELOPE']._serialized_start=742
+  _globals['_ENVELOPE']._serialized_end=1163
+  _globals['_HELLO']._serialized_start=1165
+  _globals['_HELLO']._serialized_end=1288
+  _globals['_FAREWELL']._serialized_start=1290
+  _globals['_FAREWELL']._serialized_end=1300
+  _globals['_REQUEST']._serialized_start=1302
+  _globals['_REQUEST']._serialized_end=1382
+  _globals['_GRANT']._serialized_start=1384
+  _globals['_GRANT']._serialized_end=1405
+  _globals['_APPEND']._serialized_start=1407
+  _globals['_APPEND']._serialized_end=1523
+  _globals['_NUDGE']._serialized_start=1525
+  _globals['_NUDGE']._serialized_end=1562
+  _globals['_PIECE']._serialized_start=1565
+  _globals['_PIECE']._serialized_end=1700
+  _globals['_PIECERECEIVED']._serialized_start=1702
+  _globals['_PIECERECEIVED']._serialized_end=1764
+  _globals['_ACK']._serialized_start=1766
+  _globals['_ACK']._serialized_end=1837
+  _globals['_HINT']._serialized_start=1839
+  _globals['_HINT']._serialized_end=1859
+  _globals['_RAFTTRANSPORT']._serialized_start=1861
+  _globals['_RAFTTRANSPORT']._serialized_end=1953
 # @@protoc_insertion_point(module_scope)

@@ -5,10 +5,12 @@ What managers of pyswarm keep on their own disks for the replicated log, and wha
 Private to pyswarm; numbers are still never reused, because a newer program reads what an older one wrote.
 """
 
+from collections import abc as _abc
 from pyswarm.api.swarmkit import raft_pb2 as _raft_pb2
 from pyswarm.api.swarmkit import snapshot_pb2 as _snapshot_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -232,3 +234,331 @@ class MembershipChange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MembershipChange: _TypeAlias = MembershipChange  # noqa: Y015
+
+@_typing.final
+class Envelope(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELLO_FIELD_NUMBER: _builtins.int
+    REQUEST_VOTE_FIELD_NUMBER: _builtins.int
+    GRANT_VOTE_FIELD_NUMBER: _builtins.int
+    APPEND_FIELD_NUMBER: _builtins.int
+    NUDGE_FIELD_NUMBER: _builtins.int
+    PIECE_FIELD_NUMBER: _builtins.int
+    PIECE_RECEIVED_FIELD_NUMBER: _builtins.int
+    ACK_FIELD_NUMBER: _builtins.int
+    CAMPAIGN_NOW_FIELD_NUMBER: _builtins.int
+    HIGHER_TERM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hello(self) -> Global___Hello:
+        """First on every stream."""
+
+    @_builtins.property
+    def request_vote(self) -> Global___Request: ...
+    @_builtins.property
+    def grant_vote(self) -> Global___Grant: ...
+    @_builtins.property
+    def append(self) -> Global___Append: ...
+    @_builtins.property
+    def nudge(self) -> Global___Nudge: ...
+    @_builtins.property
+    def piece(self) -> Global___Piece: ...
+    @_builtins.property
+    def piece_received(self) -> Global___PieceReceived: ...
+    @_builtins.property
+    def ack(self) -> Global___Ack: ...
+    @_builtins.property
+    def campaign_now(self) -> Global___Hint: ...
+    @_builtins.property
+    def higher_term(self) -> Global___Hint: ...
+    def __init__(
+        self,
+        *,
+        hello: Global___Hello | None = ...,
+        request_vote: Global___Request | None = ...,
+        grant_vote: Global___Grant | None = ...,
+        append: Global___Append | None = ...,
+        nudge: Global___Nudge | None = ...,
+        piece: Global___Piece | None = ...,
+        piece_received: Global___PieceReceived | None = ...,
+        ack: Global___Ack | None = ...,
+        campaign_now: Global___Hint | None = ...,
+        higher_term: Global___Hint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "append", b"append", "campaign_now", b"campaign_now", "content", b"content", "grant_vote", b"grant_vote", "hello", b"hello", "higher_term", b"higher_term", "nudge", b"nudge", "piece", b"piece", "piece_received", b"piece_received", "request_vote", b"request_vote"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "append", b"append", "campaign_now", b"campaign_now", "content", b"content", "grant_vote", b"grant_vote", "hello", b"hello", "higher_term", b"higher_term", "nudge", b"nudge", "piece", b"piece", "piece_received", b"piece_received", "request_vote", b"request_vote"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["hello", "request_vote", "grant_vote", "append", "nudge", "piece", "piece_received", "ack", "campaign_now", "higher_term"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___Envelope: _TypeAlias = Envelope  # noqa: Y015
+
+@_typing.final
+class Hello(_message.Message):
+    """Who speaks to whom. The sender's node id must be that of its certificate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    FROM_RAFT_ID_FIELD_NUMBER: _builtins.int
+    TO_RAFT_ID_FIELD_NUMBER: _builtins.int
+    LAST_INDEX_FIELD_NUMBER: _builtins.int
+    LAST_TERM_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    from_raft_id: _builtins.int
+    to_raft_id: _builtins.int
+    last_index: _builtins.int
+    """Where the sender's log ends: a member that lost its log cannot pretend otherwise."""
+    last_term: _builtins.int
+    epoch: _builtins.int
+    """Grows with every stream of the sender."""
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+        from_raft_id: _builtins.int = ...,
+        to_raft_id: _builtins.int = ...,
+        last_index: _builtins.int = ...,
+        last_term: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "epoch", b"epoch", "from_raft_id", b"from_raft_id", "last_index", b"last_index", "last_term", b"last_term", "to_raft_id", b"to_raft_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class Farewell(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Farewell: _TypeAlias = Farewell  # noqa: Y015
+
+@_typing.final
+class Request(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    LAST_INDEX_FIELD_NUMBER: _builtins.int
+    LAST_TERM_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    last_index: _builtins.int
+    last_term: _builtins.int
+    transfer: _builtins.bool
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+        last_index: _builtins.int = ...,
+        last_term: _builtins.int = ...,
+        transfer: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_index", b"last_index", "last_term", b"last_term", "term", b"term", "transfer", b"transfer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Request: _TypeAlias = Request  # noqa: Y015
+
+@_typing.final
+class Grant(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Grant: _TypeAlias = Grant  # noqa: Y015
+
+@_typing.final
+class Append(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    PREV_INDEX_FIELD_NUMBER: _builtins.int
+    PREV_TERM_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    commit: _builtins.int
+    prev_index: _builtins.int
+    prev_term: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
+        """Consecutive from prev_index + 1: only command and term are set."""
+
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+        commit: _builtins.int = ...,
+        prev_index: _builtins.int = ...,
+        prev_term: _builtins.int = ...,
+        entries: _abc.Iterable[Global___LogEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "entries", b"entries", "prev_index", b"prev_index", "prev_term", b"prev_term", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Append: _TypeAlias = Append  # noqa: Y015
+
+@_typing.final
+class Nudge(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    commit: _builtins.int
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+        commit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Nudge: _TypeAlias = Nudge  # noqa: Y015
+
+@_typing.final
+class Piece(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    INDEX_TERM_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    transfer: _builtins.int
+    number: _builtins.int
+    total: _builtins.int
+    index: _builtins.int
+    index_term: _builtins.int
+    digest: _builtins.bytes
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+        transfer: _builtins.int = ...,
+        number: _builtins.int = ...,
+        total: _builtins.int = ...,
+        index: _builtins.int = ...,
+        index_term: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "index", b"index", "index_term", b"index_term", "number", b"number", "term", b"term", "total", b"total", "transfer", b"transfer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Piece: _TypeAlias = Piece  # noqa: Y015
+
+@_typing.final
+class PieceReceived(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    transfer: _builtins.int
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+        transfer: _builtins.int = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "term", b"term", "transfer", b"transfer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PieceReceived: _TypeAlias = PieceReceived  # noqa: Y015
+
+@_typing.final
+class Ack(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    NEXT_INDEX_FIELD_NUMBER: _builtins.int
+    RESET_FIELD_NUMBER: _builtins.int
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    next_index: _builtins.int
+    reset: _builtins.bool
+    success: _builtins.bool
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+        next_index: _builtins.int = ...,
+        reset: _builtins.bool = ...,
+        success: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_index", b"next_index", "reset", b"reset", "success", b"success", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ack: _TypeAlias = Ack  # noqa: Y015
+
+@_typing.final
+class Hint(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hint: _TypeAlias = Hint  # noqa: Y015
