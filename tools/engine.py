@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -93,7 +94,8 @@ def stop(engine: Engine) -> None:
     """End the engine, its containers and its bridge; the files stay (see `destroy`). Fine when it has ended already."""
     _end(engine.pid)
     _end_leftovers(engine.directory)
-    (engine.directory / "docker.pid").unlink(missing_ok=True)
+    for name in ("docker.pid", "docker.sock"):
+        (engine.directory / name).unlink(missing_ok=True)
     subprocess.run(["ip", "link", "delete", engine.bridge], check=False, capture_output=True)
 
 
@@ -155,10 +157,16 @@ def _await_answer(engine: Engine, process: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise EngineStartError(f"dockerd ended with status {process.returncode}: {_last_words(engine.directory)}")
-        if (engine.directory / "docker.sock").exists() and _answers(engine.address):
+        if _listens(engine.directory / "docker.sock") and _answers(engine.address):
             return
         time.sleep(0.05)
     raise EngineStartError(f"dockerd did not answer within {START_TIMEOUT:.0f} s: {_last_words(engine.directory)}")
+
+
+def _listens(path: Path) -> bool:
+    """Asked first because the `docker` package leaves a socket open when nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def _answers(address: str) -> bool:

@@ -474,6 +474,20 @@ async def test_followed_logs_wait_for_the_start(bench: Bench) -> None:
         await anext(controller.logs(api.LogSubscriptionOptions()))
 
 
+async def test_close_while_logs_are_being_opened(bench: Bench) -> None:
+    """A close that comes while the log is being opened ends it too."""
+    bench.has("running")
+    bench.engine.log = ScriptedStream(ends=False)
+    bench.engine.gates["logs"] = asyncio.Event()
+    controller = bench.controller()
+    first = asyncio.ensure_future(anext(controller.logs(api.LogSubscriptionOptions(follow=True))))
+    await settle()
+    await controller.close()
+    bench.engine.gates["logs"].set()
+    with pytest.raises(ExecutorError, match="exec: controller closed"):
+        await first
+
+
 async def test_log_rate(bench: Bench) -> None:
     """A stream may burst 10 MiB, then it is held to 10 MiB a second: no message is lost, none waits for hours."""
     bench.has("running")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import shutil
 import socketserver
@@ -179,21 +178,6 @@ async def test_closing_ends_a_read(server: Server, engine: Engine) -> None:
     stream.close()
     assert await asyncio.wait_for(reading, 5) == b""
     assert await stream.read() == b""
-
-
-async def test_stream_that_nobody_waits_for(server: Server, engine: Engine) -> None:
-    """A stream whose opening was cancelled is closed when it comes: it would hold a connection for ever."""
-    opening = asyncio.create_task(engine.events({}))
-    await asyncio.sleep(0)
-    opening.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await opening
-    deadline = asyncio.get_running_loop().time() + 5
-    while not any("events" in request for request in server.requests):
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.05)
-    gc.collect()
 
 
 async def test_nobody_there(tmp_path: Path) -> None:

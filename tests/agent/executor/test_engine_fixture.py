@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from tools.engine import EngineStartError
 
 from tests.support import engine
-from tools.engine import EngineStartError
 
 
 @pytest.mark.parametrize(("required", "outcome"), [("", pytest.skip.Exception), ("1", pytest.fail.Exception)])

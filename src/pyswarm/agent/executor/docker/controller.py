@@ -115,6 +115,8 @@ class DockerController:
         if not await self._ready_for_logs(follow=options.follow):
             return
         stream = await self._engine.logs(self._name, parameters)
+        if self._closed:
+            stream.close()  # Closed while it was being opened.
         self._streams.add(stream)
         context = api.LogContext(service_id=self._task.service_id, node_id=self._task.node_id, task_id=self._task.id)
         try:
