@@ -102,12 +102,16 @@ def test_member_is_known(role: str) -> None:
         (ONLY_MANAGERS, peer("w1"), "Permission denied: remote certificate not part of OUs: [swarm-manager]"),
         (MEMBERS, peer("w1", "other"), "Permission denied: remote certificate not part of OUs: [swarm-worker swarm-manager]"),
         (MEMBERS, peer("gone"), "Permission denied: node gone was removed from swarm"),
+        (ONLY_MANAGERS, peer("gone", MANAGER), "Permission denied: node gone was removed from swarm"),
         (MEMBERS, peer("w1", organization="x"), "Permission denied: remote certificate not part of organization: c"),
         (MEMBERS, peer("gone", organization="x"), "Permission denied: node gone was removed from swarm"),
     ],
 )
 def test_direct_refusals(access: Access, who: Peer, inner: str) -> None:
-    """Refusals carry the nested text, checked in the order role, blacklist, organization. [ca 157] [ca 158] [ca 159] [ca 160]"""
+    """Refusals carry the nested text, checked in the order role, blacklist, organization.
+
+    [ca 157-160; control 158 in part; dispatcher 12-14]
+    """
     assert denied(access, who, {}) == f"Permission denied: unauthorized peer role: {NESTED}{inner}"
 
 

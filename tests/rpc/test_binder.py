@@ -97,7 +97,7 @@ async def test_streamed_request(manager: grpc.aio.Channel) -> None:
 
 
 async def test_received_messages_are_limited(manager: grpc.aio.Channel) -> None:
-    """More than 4 MiB in one message is refused; answers may be larger."""
+    """More than 4 MiB in one message is refused; answers may be larger. [control 160 in part]"""
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await DispatcherStub(manager).Heartbeat(api.HeartbeatRequest(session_id="x" * 5 * 1024 * 1024), timeout=10)
     assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -99,7 +99,7 @@ async def test_without_certificate_only_insecure_methods(authority: Authority, s
 
 
 async def test_worker_may_not_control(authority: Authority, server: RemoteServer) -> None:
-    """A worker's certificate does not open the manager's services. [ca 159]"""
+    """A worker's certificate does not open the manager's services. [ca 159; control 158 in part]"""
     async with channel.connect(server.address, authority.issue("worker-1", WORKER)) as opened:
         with pytest.raises(grpc.aio.AioRpcError, match=r"not part of OUs: \[swarm-manager\]"):
             await ControlStub(opened).ListNodes(api.ListNodesRequest(), timeout=10)

@@ -147,7 +147,7 @@ async def test_get_and_update_arguments(control: ControlService, store: Store, c
 
 
 async def test_settings(control: ControlService, store: Store, cluster: api.Cluster) -> None:
-    """Settings are replaced, the root CA and everything hidden stay, also after read-modify-write. [control 98, 101]"""
+    """Settings are replaced, the root CA and everything hidden stay, also after read-modify-write. [control 98, 101 in part]"""
     change = api.ClusterSpec()
     change.orchestration.task_history_retention_limit = 3
     change.ca_config.node_cert_expiry.CopyFrom(times.duration(3600))
@@ -213,7 +213,7 @@ async def test_unusable_root(control: ControlService, store: Store, cluster: api
 
 
 async def test_root_changes_are_not_there_yet(control: ControlService, store: Store, cluster: api.Cluster) -> None:
-    """Whatever would rotate the root is refused in one sentence; a key without certificate is invalid. [control 102]"""
+    """Whatever would rotate the root is refused in one sentence; a key without certificate is invalid. [control 102 in part]"""
     for config in (
         api.CAConfig(force_rotate=1),
         api.CAConfig(signing_ca_cert=b"cert"),

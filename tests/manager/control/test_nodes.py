@@ -109,7 +109,7 @@ async def test_list_by_hostname(control: ControlService, store: Store) -> None:
 
 
 async def test_manager_status(control: ControlService, store: Store, log: MembersLog) -> None:
-    """Managers carry their place in the membership, as it is now; nothing of it is stored. [control 79]"""
+    """Managers carry their place in the membership, as it is now; nothing of it is stored. [control 79 in part]"""
     log.present = members(True, True, False)
     write(store, *(node(f"n{i}", MANAGER) for i in range(3)), node("worker"))
     nodes = {n.id: n for n in (await control.ListNodes(api.ListNodesRequest(), ME)).nodes}

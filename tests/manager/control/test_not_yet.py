@@ -30,7 +30,7 @@ from tests.support.loops import write
 async def test_services(
     today: ControlService, control: ControlService, store: Store, change: Callable[[api.ServiceSpec], object], field: str
 ) -> None:
-    """A service that would never run as asked is refused on create, stored nowhere, and accepted once the part exists. [control 33]"""
+    """A service that would never run as asked is refused on create, stored nowhere, and accepted once the part exists."""
     spec = service_spec()
     change(spec)
     with refused(UI, field):
@@ -40,7 +40,7 @@ async def test_services(
 
 
 async def test_updates(today: ControlService) -> None:
-    """Updates are judged like new services; host ports are fine. [control 33]"""
+    """Updates are judged like new services; host ports are fine."""
     spec = with_ports(service_spec(), port(8080, mode=api.PortConfig.HOST))
     service = await create(today, spec)
     with refused(UI, "host mode"):
@@ -49,7 +49,7 @@ async def test_updates(today: ControlService) -> None:
 
 
 async def test_networks(today: ControlService, store: Store) -> None:
-    """Networks can be read, not made. [control 90, 92, 95]"""
+    """Networks can be read, not made. [control 92 in part, 95]"""
     write(store, api.Network(id="n1", spec=api.NetworkSpec(annotations=api.Annotations(name="ingress"), ingress=True)))
     assert (await today.GetNetwork(api.GetNetworkRequest(network_id="n1"), ME)).network.id == "n1"
     assert names_of((await today.ListNetworks(api.ListNetworksRequest(), ME)).networks) == ["ingress"]
@@ -69,9 +69,10 @@ async def test_networks(today: ControlService, store: Store) -> None:
 
 
 async def test_volumes(today: ControlService, store: Store) -> None:
-    """Cluster volumes can be read by all filters, not made. [control 120, 122]"""
+    """Cluster volumes can be read by all filters, not made. [control 122]"""
     for number in (1, 2, 3):
         spec = api.VolumeSpec(annotations=api.Annotations(name=f"vol{number}"), group=f"group{number % 2}", driver=api.Driver(name="d"))
+        spec.annotations.labels["label1"] = "yes" if number == 1 else "no"
         write(store, api.Volume(id=f"volid{number}", spec=spec))
 
     async def listed(**fields: object) -> list[str]:
@@ -81,6 +82,9 @@ async def test_volumes(today: ControlService, store: Store) -> None:
     assert await listed(groups=["group1"]) == ["vol1", "vol3"]
     assert await listed(groups=["group1"], id_prefixes=["volid3"]) == ["vol3"]
     assert await listed(drivers=["d"], names=["vol2", "VOL1"]) == ["vol2"]
+    assert await listed(labels={"label1": "yes"}) == ["vol1"]
+    assert await listed(name_prefixes=["vol"], names=["none"]) == []
+    assert await listed(id_prefixes=["volid"], groups=["group1", "group3"], labels={"label1": ""}) == ["vol1", "vol3"]
     assert (await today.GetVolume(api.GetVolumeRequest(volume_id="volid1"), ME)).volume.id == "volid1"
     with refused(NF, "volume  not found", exactly=True):
         await today.GetVolume(api.GetVolumeRequest(), ME)

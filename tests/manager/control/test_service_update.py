@@ -146,3 +146,13 @@ async def test_arguments_before_anything_else(control: ControlService) -> None:
     """Without id and version even a bad spec is just an invalid argument. [control 58]"""
     with refused(IA, "invalid argument", exactly=True):
         await control.UpdateService(api.UpdateServiceRequest(spec=with_ports(service_spec(), port(80), port(80))), ME)
+
+
+async def test_large_specs(control: ControlService) -> None:
+    """A service of 1 MiB can be made, but not changed: the entry would hold its spec twice. [control 160 in part]"""
+    spec = service_spec()
+    spec.task.container.env.append("A=" + "x" * (1 << 20))
+    service = await create(control, spec)
+    with refused(UNK, "raft: raft message is too large and can't be sent", exactly=True):
+        await update(control, service, spec)
+    assert (await update(control, service, service_spec(image="b" * 10))).spec.task.container.image == "b" * 10
