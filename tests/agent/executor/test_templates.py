@@ -48,7 +48,7 @@ def node() -> api.NodeDescription:
     ],
 )
 def test_values(text: str, value: str) -> None:
-    """Variables, functions, constants and trim markers have Go's values. [control 143] [control 151] [control 152]"""
+    """Variables, functions, constants and trim markers have Go's values. [control 143 in part, 151, 152 in part, 153 in part]"""
     assert expand(text, context(example(), node())) == value
 
 
@@ -84,7 +84,7 @@ def test_values(text: str, value: str) -> None:
     ],
 )
 def test_errors(text: str, error: str) -> None:
-    """What is wrong or not supported is named, with line and column. [control 152] [control 154]"""
+    """What is wrong or not supported is named, with line and column. [control 152 in part, 154]"""
     with pytest.raises(TemplateError) as caught:
         expand(text, context(example(), node()))
     assert error in str(caught.value)
