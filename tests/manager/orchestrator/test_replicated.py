@@ -9,6 +9,7 @@ import pytest
 from pyswarm.api import times
 from pyswarm.api import v1 as api
 from pyswarm.manager.changes import Change, Create, Delete, Update
+from pyswarm.manager.orchestrator.global_ import Global
 from pyswarm.manager.orchestrator.orchestrator import NodeKey, ServiceKey, SlotKey
 from pyswarm.manager.orchestrator.replicated import Replicated
 from pyswarm.manager.store import Action, Event, Kind, copy_of
@@ -441,3 +442,37 @@ def test_drained_node_goes_down_before_the_stop() -> None:
     assert world.running() == 0
     world.run(1)
     assert world.running() == 1
+
+
+def test_modes_are_told_apart() -> None:
+    """Each orchestrator owns the services of its mode only. [orchestration 27]"""
+    jobs = [api.ServiceSpec(replicated_job=api.ReplicatedJob()), api.ServiceSpec(global_job=api.GlobalJob())]
+    others = [api.Service(id="job", spec=spec) for spec in jobs]
+    assert [Replicated().owns(s) for s in (service(), service(replicas=None), *others)] == [True, False, False, False]
+    assert [Global().owns(s) for s in (service(), service(replicas=None), *others)] == [False, True, False, False]
+
+
+def test_task_on_a_down_node_at_start() -> None:
+    """A running task on a down node found at start is shut down and replaced. [orchestration 55]"""
+    svc = service()
+    lost = task("lost", of=svc, on="n1", made=5)
+    world = World(cluster(), node("n1", state=DOWN), svc, lost)
+    world.agents = False
+    world.new_leader()
+    world.settle()
+    assert world.task("lost").desired_state == S.SHUTDOWN
+    assert [(t.slot, t.node_id, t.status.state, t.desired_state) for t in world.live()] == [(1, "", S.NEW, S.READY)]
+
+
+def test_node_with_many_tasks_goes_down() -> None:
+    """A full node is emptied in steps, and no step looks again at what the ones before have done."""
+    svc = service(replicas=600)
+    world = World(cluster(), node("n1"), svc, *(task(f"t{n:03d}", n, of=svc, on="n1", made=5) for n in range(1, 601)))
+    world.agents = False
+    world.settle()
+    before = len(world.commits)
+    world.edit_node("n1", state=DOWN)
+    world.settle()
+    assert {t.desired_state for t in world.live()} == {S.READY}
+    assert len(world.live()) == 600
+    assert len(world.commits) - before <= 8

@@ -505,3 +505,12 @@ def test_leader_with_a_clock_behind() -> None:
     world.run(60)
     assert world.running("v:2") == 6
     assert world.update_state() == "COMPLETED"
+
+
+def test_constraint_that_cannot_be_parsed_replaces_nothing() -> None:
+    """Tasks on a node that satisfies the new placement stay, though the spec version moved. [orchestration 22]"""
+    world = started(service(replicas=3))
+    before = {t.id for t in world.tasks()}
+    world.edit_service(lambda spec: spec.task.placement.constraints.append("node.name=*"))
+    world.run(20)
+    assert {t.id for t in world.live()} == before == {t.id for t in world.tasks()}

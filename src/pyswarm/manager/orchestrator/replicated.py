@@ -78,12 +78,18 @@ class Replicated(Orchestrator):
         return Decision(changes, wake=min(wakes, default=None))
 
     def _slots_on(self, view: View, node_id: str) -> Iterable[tuple[str, Place]]:
-        found: dict[tuple[str, Place], None] = {}
+        """Those with a task meant to run come first: each step then finds its work at once, however much an earlier one has done."""
+        runnable: dict[tuple[str, Place], None] = {}
+        stopping: dict[tuple[str, Place], None] = {}
         for task in view.tasks.find(by.node(node_id)):
             place = self.place_of(task)
-            if place is not None and (task.desired_state <= S.RUNNING or task.status.state <= S.RUNNING):
-                found[task.service_id, place] = None
-        return found
+            if place is None:
+                continue
+            if task.desired_state <= S.RUNNING:
+                runnable[task.service_id, place] = None
+            elif task.status.state <= S.RUNNING:
+                stopping[task.service_id, place] = None
+        return runnable | stopping
 
 
 def _scale(situation: Situation, slots: Mapping[Place, Slot], occupied: list[Occupied], dead: Sequence[Slot]) -> list[Change]:
