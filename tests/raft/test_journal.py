@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pyswarm.api.private import raft_pb2
-from pyswarm.raft import journal as journal_module
 from pyswarm.raft import records
+from pyswarm.raft import segments as journal_module
 from pyswarm.raft.disk import DirectoryDisk
 from pyswarm.raft.errors import CorruptJournal, ForeignDirectory, JournalFailed, StorageError, WrongKey
 from pyswarm.raft.journal import Entry, Journal

@@ -9,7 +9,7 @@ import pytest
 
 from pyswarm.api import defaults
 from pyswarm.api import v1 as api
-from pyswarm.raft import journal
+from pyswarm.raft import segments
 from pyswarm.raft.errors import ApplyFailed, CorruptJournal, DirectoryInUse, ForeignDirectory, JournalFailed, StorageError, WrongKey
 from pyswarm.raft.log import LostLeadership, NodeStopped, TooLarge
 from tests.raft.nodes import Memory, Recorder, create, leading, new_node, running
@@ -297,7 +297,7 @@ async def test_a_damaged_snapshot_is_set_aside_for_an_older_one(tmp_path: Path) 
 
 async def test_no_usable_snapshot_is_fatal_not_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that continues from a snapshot that is gone stops the node; it never starts with an empty state. [store 122]"""
-    monkeypatch.setattr(journal, "SEGMENT_BYTES", 300)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 300)
     memory = Memory()
     async with running(new_node(memory, Recorder(), api.RaftConfig(snapshot_interval=3))) as node:
         first = memory.memory_log.names()[0]

@@ -17,18 +17,18 @@ import structlog
 from pyswarm.api import v1 as api
 from pyswarm.raft import commands
 from pyswarm.raft import filter as screen
+from pyswarm.raft.chores import Chores, Job
 from pyswarm.raft.commands import BadCommand, Type
 from pyswarm.raft.core import Core, Timing
 from pyswarm.raft.errors import JournalFailed
 from pyswarm.raft.journal import Entry
 from pyswarm.raft.log import LostLeadership, Member, NodeStopped, ProposalError, StateMachine
-from pyswarm.raft.membership import Change, Membership, voters
+from pyswarm.raft.membership import Membership, voters
 from pyswarm.raft.messages import Ack
+from pyswarm.raft.presence import Patience, Presence
 from pyswarm.raft.proposals import Proposals
-from pyswarm.raft.snapshots import SnapshotStore
 from pyswarm.raft.storage import Storage
 from pyswarm.raft.traffic import Judge, Traffic
-from pyswarm.raft.transfers import Loaded, Sender
 
 log = structlog.get_logger(__name__)
 
@@ -55,12 +55,7 @@ class Events:
     members: Callable[[Sequence[Member]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Blocking work for a thread; `then(result, error)` must be called on the driving thread between rounds, and may raise."""
-
-    work: Callable[[], Any]
-    then: Callable[[Any, Exception | None], None]
+__all__ = ["Events", "Job", "RaftSettings", "Replica"]
 
 
 class Replica:
@@ -79,44 +74,38 @@ class Replica:
         judge: Judge = screen.receive,
     ) -> None:
         self._journal = storage.journal
+        self._files = storage.files
         self._machine = machine
         self._settings = settings
         self._config = config
         self._events = events
-        self._chance = chance
         self._snapshot = storage.snapshot
         self._membership = storage.membership
         self._identity = storage.journal.identity
-        self._addr = addr
-        self._registered = False
-        self._registering = 0
+        self._presence = Presence(self._identity, addr)
+        self._patience = Patience(settings.election_tick, chance)
         self._proposals = Proposals(chance.getrandbits(63))
         self._announced: int | None = None
-        self._patience = 0
         self._heartbeat_ticks = 0
-        self._tried_snapshot = 0
-        self._files = storage.files
-        self._loading = False
-        self.snapshots = SnapshotStore(storage.files, self._capture, lambda: self._config().keep_old_snapshots)
-        self.sender = Sender(chance, lambda: self.snapshots.index)
-        self.traffic = Traffic(self._identity.raft_id, self._journal, self._membership, self.sender, judge)
+        self._chores = Chores(storage.files, self._journal, self._capture, config, chance)
+        self.traffic = Traffic(self._identity.raft_id, self._journal, self._membership, self._chores.sender, judge)
         self.traffic.leader_within = settings.election_tick
         self._core = self._build(clock)
         self.traffic.attach(self._core)
         if storage.snapshot is not None:
             self._core.start_from(storage.snapshot.start.last.index)
-            self.snapshots.index = self._core.applied
-            self._registered = self._is_current(self._membership.members.get(self._identity.raft_id))
+            self._chores.snapshots.index = self._core.applied
+            self._presence.look(self._membership)
         self.applied = self._core.applied
         """Index of the last entry the state machine has seen."""
-        self._draw_patience()
 
     def _build(self, clock: Callable[[], float]) -> Core:
         """The core, with the voters that snapshot and log together name."""
         later = [c for c, i, _ in self._journal[:] if i > 1]
         own = self._identity.raft_id
         others = voters(self._membership, later).members.keys() - {own}
-        return Core(own, others, self._journal, self.snapshots, self.sender, self.traffic, self._settings.timing, clock, self._apply)
+        snapshots, sender = self._chores.snapshots, self._chores.sender
+        return Core(own, others, self._journal, snapshots, sender, self.traffic, self._settings.timing, clock, self._apply)
 
     def restore(self) -> None:
         """Give the state machine the snapshot. Once, before the first round; what follows in the log comes through `apply`."""
@@ -149,8 +138,7 @@ class Replica:
         """The present members by raft id, this one included."""
         leader = self._core.leader_id
         members = dict(self._membership.members)
-        own = self._identity
-        members.setdefault(own.raft_id, api.RaftMember(raft_id=own.raft_id, node_id=own.node_id, addr=self._addr))
+        members.setdefault(self._identity.raft_id, self._presence.facts())
         return [Member(m.raft_id, m.node_id, m.addr, leader=i == leader) for i, m in sorted(members.items())]
 
     def submit(self, request: api.InternalRaftRequest, proposal: Any | None, done: asyncio.Future[int]) -> None:
@@ -174,7 +162,7 @@ class Replica:
         """One tick of time has passed."""
         self.traffic.silent_ticks += 1
         self._heartbeat_ticks += 1
-        self.sender.count_tick(self._settings.election_tick)
+        self._chores.sender.count_tick(self._settings.election_tick)
         if self._core.leading:
             self.traffic.silent_ticks = 0
 
@@ -182,8 +170,8 @@ class Replica:
         """Take in what arrived, append what waits, and let the others write at the same time as this member's disk."""
         self.traffic.handle_all()
         self._publish_loss()
-        if self._must_register:
-            self._register()
+        if self._presence.due(self._announced):
+            self._core.append(self._presence.entry(self._core.term))
         if self._announced is not None:
             self._proposals.append_to(self._core)
         heartbeat = self._heartbeat_ticks >= self._settings.heartbeat_tick
@@ -204,14 +192,16 @@ class Replica:
     def finish(self) -> bool:
         """After the sync: elect, commit, apply, tell. Whether another round is due at once."""
         self._campaign_if_due()
-        self._snapshot_if_due()
+        if self._chores.snapshot_due(self._core.applied):
+            self._core.snapshot()
         committed = self._core.committed
         self._core.tick()
         if self._core.committed != committed and self._core.leading and self._core.voters:
             self._core.send_entries()
-        self._release_log()
+        self._chores.release_log()
         self._publish()
-        return self._journal.dirty or self._proposals.queued or self._must_register or self.traffic.waiting or self.traffic.push
+        work = self._proposals.queued or self.traffic.waiting or self.traffic.push
+        return work or self._journal.dirty or self._presence.due(self._announced)
 
     def stop(self) -> None:
         """Say that this member leads no more, then fail those who wait."""
@@ -222,30 +212,13 @@ class Replica:
 
     def jobs(self) -> list[Job]:
         """Blocking work that has become due: taking a snapshot, loading one to send, keeping one that arrived. Each is handed out once."""
-        due = []
-        if (take := self.snapshots.take_job()) is not None:
-            due.append(Job(take, lambda _, error: self.snapshots.finish(error)))
-        if self.sender.wanted and not self._loading:
-            self._loading = True
-            due.append(Job(self._load, self._loaded))
+        due = self._chores.jobs()
         arrived = self.traffic.arrived
         if arrived is not None and not self.traffic.installing:
             self.traffic.installing = True
             keep_old = self._config().keep_old_snapshots
             due.append(Job(lambda: self._files.write(arrived, keep_old), self._install))
         return due
-
-    def _load(self) -> Loaded | None:
-        snapshot = self._files.load()
-        return Loaded.of(snapshot) if snapshot is not None else None
-
-    def _loaded(self, loaded: Loaded | None, error: Exception | None) -> None:
-        self._loading = False
-        if error is not None:
-            raise error
-        if loaded is not None:
-            self.sender.provide(loaded)
-            self.traffic.push = True
 
     def _install(self, _: object, error: Exception | None) -> None:
         """The arrived snapshot is on disk: make it the state, unless entries got here first."""
@@ -264,8 +237,8 @@ class Replica:
                 (prev.command, prev.index, prev.term), (last.command, last.index, last.term), self._membership.members.keys() - {own}
             )
             self.applied = last.index
-            self.snapshots.index = max(self.snapshots.index, last.index)
-            self._registered = self._is_current(self._membership.members.get(own))
+            self._chores.snapshots.index = max(self._chores.snapshots.index, last.index)
+            self._presence.look(self._membership)
             self._machine.restore(snapshot.snapshot.store)
             self._events.members(self.members())
             log.info("installed a snapshot from the leader", index=last.index, term=last.term)
@@ -274,44 +247,15 @@ class Replica:
 
     # --- rounds
 
-    @property
-    def _must_register(self) -> bool:
-        return self._announced is not None and not self._registered and self._registering != self._announced
-
-    def _register(self) -> None:
-        """Make this member's own entry in the replicated table say what is true; asked once per term."""
-        own = self._identity
-        member = api.RaftMember(raft_id=own.raft_id, node_id=own.node_id, addr=self._addr)
-        self._core.append(commands.membership(Change(kind=Change.UPDATE, member=member)))
-        self._registering = self._core.term
-
     def _campaign_if_due(self) -> None:
         """A sole member stands at once, others after a random time without a leader."""
         core = self._core
         if core.leading or self._identity.raft_id not in self._membership.members:
             return
-        if not core.voters or self.traffic.silent_ticks >= self._patience:
-            self._draw_patience()
+        if not core.voters or self.traffic.silent_ticks >= self._patience.ticks:
+            self._patience.draw()
+            self.traffic.silent_ticks = 0
             core.campaign()
-
-    def _draw_patience(self) -> None:
-        election = self._settings.election_tick
-        self._patience = self._chance.randint(election, 2 * election - 1)
-        self.traffic.silent_ticks = 0
-
-    def _snapshot_if_due(self) -> None:
-        interval = self._config().snapshot_interval
-        applied = self._core.applied
-        if interval and not self.snapshots.busy and applied - self.snapshots.index >= interval and applied > self._tried_snapshot:
-            self._journal.spare_entries = self._config().log_entries_for_slow_followers
-            self._core.snapshot()
-            self._tried_snapshot = applied
-
-    def _release_log(self) -> None:
-        """Once a snapshot is on disk, files with nothing but older entries may go."""
-        oldest = self.snapshots.take_finished()
-        if oldest is not None:
-            self._journal.release(oldest - 1)
 
     def _publish(self) -> None:
         self._publish_loss()
@@ -356,11 +300,8 @@ class Replica:
             return
         self._membership.apply(change)
         if change.member.raft_id == self._identity.raft_id:
-            self._registered = self._is_current(self._membership.members.get(change.member.raft_id))
+            self._presence.look(self._membership)
         self._events.members(self.members())
-
-    def _is_current(self, member: api.RaftMember | None) -> bool:
-        return member is not None and (not self._addr or member.addr == self._addr)
 
     def _capture(self) -> Callable[[], api.Snapshot]:
         build = self._machine.capture()

@@ -156,7 +156,7 @@ class SnapshotStore:
     def finish(self, error: Exception | None) -> None:
         """Say how the job went."""
         if error is None:
-            self.index = self._writing
+            self.index = max(self.index, self._writing)
             self._state = State.SUCCESS
         else:
             log.error("snapshot failed, will be tried again", error=str(error), index=self._writing)

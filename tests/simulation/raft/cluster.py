@@ -194,7 +194,8 @@ class Cluster:
 
     def post(self, manager: Manager, messages: list[tuple[int, Message]]) -> None:
         """Send, each with a delay; in order unless the weather is wild."""
-        for to, message in messages:
+        # the library keeps members in sets, whose order differs between processes: a seed must not
+        for to, message in sorted(messages, key=lambda m: m[0]):
             link = (manager.raft_id, to)
             if not self.linked(*link):
                 continue
