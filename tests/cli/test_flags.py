@@ -41,10 +41,11 @@ def test_bad_ulimit(text: str, reason: str) -> None:
 
 
 def test_generic_resources() -> None:
-    """Amounts and sets, kinds in order of appearance. [cli 50]"""
+    """Amounts and sets, kinds in order of appearance. [cli 50; scheduling 73]"""
     found = flags.generic_resources("gpu=UUID1, fpga = 2 ,gpu=UUID2")
     shown = [(one.named_resource_spec.value, one.discrete_resource_spec.value) for one in found]
     assert shown == [("UUID1", 0), ("UUID2", 0), ("", 2)]
+    assert len(flags.generic_resources("orange=red,orange=green,orange=blue,apple=3")) == 4
     assert [one.discrete_resource_spec.kind for one in flags.generic_reservation("gpu=3,fpga=1")] == ["gpu", "fpga"]
 
 
@@ -62,7 +63,7 @@ def test_generic_resources() -> None:
     ],
 )
 def test_bad_generic_resources(text: str, reason: str) -> None:
-    """Services reserve amounts only, one for each kind. [cli 50]"""
+    """Services reserve amounts only, one for each kind. [cli 50; scheduling 73]"""
     assert complaint(flags.generic_reservation, text) == reason
 
 

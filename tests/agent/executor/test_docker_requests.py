@@ -112,7 +112,7 @@ def test_plain_fields() -> None:
 
 
 def test_generic_resources() -> None:
-    """Assigned generic resources become one variable per kind, after the spec's own. [cli 111]"""
+    """Assigned generic resources become one variable per kind, after the spec's own. [cli 111; scheduling 82]"""
     task = example()
     task.spec.container.env.append("A=1")
     for value in ("UUID1", "UUID2"):

@@ -108,7 +108,7 @@ async def test_remove(control: ControlService, store: Store) -> None:
 
 
 async def test_ingress_ports_are_exclusive(control: ControlService) -> None:
-    """An ingress port belongs to one service; unpublished ports to nobody. [control 28]"""
+    """An ingress port belongs to one service; unpublished ports to nobody. [control 28; scheduling 95]"""
     first = await create(control, with_ports(service_spec("a"), port(9000)))
     with refused(IA, f"port '9000' is already in use by service 'a' ({first.id}) as an ingress port", exactly=True):
         await create(control, with_ports(service_spec("b"), port(9000)))
@@ -117,7 +117,7 @@ async def test_ingress_ports_are_exclusive(control: ControlService) -> None:
 
 
 async def test_ports_that_do_not_conflict(control: ControlService) -> None:
-    """Other protocols, and host ports among themselves, never conflict. [control 29]"""
+    """Other protocols, and host ports among themselves, never conflict. [control 29; scheduling 95]"""
     await create(control, with_ports(service_spec("a"), port(9100)))
     await create(control, with_ports(service_spec("b"), port(9100, protocol=UDP)))
     await create(control, with_ports(service_spec("c"), port(9101, mode=HOST)))
@@ -125,7 +125,7 @@ async def test_ports_that_do_not_conflict(control: ControlService) -> None:
 
 
 async def test_host_and_ingress_conflict(control: ControlService) -> None:
-    """A host port and an ingress port of the same number conflict, in either order. [control 30]"""
+    """A host port and an ingress port of the same number conflict, in either order. [control 30; scheduling 95]"""
     await create(control, with_ports(service_spec("a"), port(9102, mode=HOST)))
     with refused(IA, "as a host-published port"):
         await create(control, with_ports(service_spec("b"), port(9102)))

@@ -254,7 +254,7 @@ def test_health_retries() -> None:
 
 
 def test_dnsrr_and_ingress() -> None:
-    """DNS round robin has no ingress ports, published or not; host ports are fine. [control 26]"""
+    """DNS round robin has no ingress ports, published or not; host ports are fine. [control 26; scheduling 95]"""
     spec = with_ports(service_spec(), port())
     spec.endpoint.mode = api.EndpointSpec.DNSRR
     with refused(IA, "EndpointSpec: port published with ingress mode can't be used with dnsrr mode", exactly=True):
@@ -264,7 +264,7 @@ def test_dnsrr_and_ingress() -> None:
 
 
 def test_ports_within_a_spec() -> None:
-    """A published port appears once per protocol, whatever the publish modes. [control 27]"""
+    """A published port appears once per protocol, whatever the publish modes. [control 27; scheduling 95]"""
     check_service(with_ports(service_spec(), port(8001), port(8000)))
     check_service(with_ports(service_spec(), port(8002), port(8002, protocol=UDP)))
     check_service(with_ports(service_spec(), port(), port(), port()))

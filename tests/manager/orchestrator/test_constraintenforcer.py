@@ -49,9 +49,12 @@ def sized(memory: int = 0, discrete: int = 0, named: str = "") -> api.Node:
 
 
 def test_roles() -> None:
-    """A changed role rejects what was constrained to the other. [orchestration 153]"""
+    """A changed role rejects what was constrained to the other. [orchestration 153; scheduling 69]"""
     worker = node("n1")
+    done = constrained("until done", "")
+    done.desired_state = S.COMPLETE
     tasks = [constrained("free", ""), constrained("manager", "node.role == manager", S.NEW), constrained("worker", "node.role == worker")]
+    tasks.append(done)
     assert rejected(worker, *tasks) == ["manager"]
     promoted = copy_of(worker)
     promoted.role = api.NodeRole.MANAGER
@@ -59,7 +62,7 @@ def test_roles() -> None:
 
 
 def test_memory() -> None:
-    """A reservation above what the node has left rejects; desired NEW is never looked at. [orchestration 154]"""
+    """A reservation above what the node has left rejects; desired NEW is never looked at. [orchestration 154; scheduling 69]"""
     svc = service()
     pending = reserving("t", 900_000_000, state=S.PENDING, desired=S.READY, of=svc)
     assert rejected(sized(1_000_000_000), svc, pending) == []
@@ -70,7 +73,7 @@ def test_memory() -> None:
 
 
 def test_service_constraints_count() -> None:
-    """The service's constraints decide, not those the task was made with. [orchestration 155]"""
+    """The service's constraints decide, not those the task was made with. [orchestration 155; scheduling 70]"""
     svc = service(constraints=("node.labels.foo == bar",))
     running = task("t", on="n1")
     assert rejected(node("n1", labels={"foo": "bar"}), svc, running) == []
@@ -78,7 +81,7 @@ def test_service_constraints_count() -> None:
 
 
 def test_generic_resources() -> None:
-    """Assigned generic resources must still be there, with the same kind of value. [orchestration 156]"""
+    """Assigned generic resources must still be there, with the same kind of value. [orchestration 156; scheduling 71]"""
     named = task("n", on="n1")
     named.assigned_generic_resources.add().named_resource_spec.MergeFrom(api.NamedGenericResource(kind="gpu", value="1"))
     discrete = task("d", 2, on="n1")
@@ -88,7 +91,7 @@ def test_generic_resources() -> None:
 
 
 def test_ended_tasks_reserve_nothing() -> None:
-    """A completed job task takes no room. [orchestration 157]"""
+    """A completed job task takes no room. [orchestration 157; scheduling 72]"""
     done = reserving("a", 700, state=S.COMPLETE, desired=S.COMPLETE)
     assert rejected(sized(1024), service(), done, reserving("b", 700)) == []
 
