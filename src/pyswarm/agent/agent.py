@@ -158,6 +158,9 @@ class Agent:
     def on_established(self, session_id: str, *, new: bool) -> None:  # noqa: ARG002 - the listener's shape
         """There is a session. A new one may be with a manager that has heard nothing yet."""
         self.ready.set()
+        if not _same_credentials(self._told, self._security.current):
+            # They changed while it was being opened.
+            self._tls_changed.set()
         if new:
             self._worker.report_all()
 
