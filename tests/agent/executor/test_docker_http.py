@@ -180,6 +180,26 @@ async def test_closing_ends_a_read(server: Server, engine: Engine) -> None:
     assert await stream.read() == b""
 
 
+async def test_breaking_streams_disturbs_nobody(server: Server, engine: Engine) -> None:
+    """Closing streams in the middle of a read never breaks the requests beside them."""
+    server.answers["GET /info"] = 200, {"Name": "x"}
+
+    async def break_streams() -> None:
+        for _ in range(20):
+            stream = await engine.events({})
+            await stream.read()
+            reading = asyncio.create_task(stream.read())
+            await asyncio.sleep(0.001)
+            stream.close()
+            assert await reading == b""
+
+    async def ask() -> None:
+        for _ in range(60):
+            assert await engine.info() == {"Name": "x"}
+
+    await asyncio.gather(*(break_streams() for _ in range(3)), *(ask() for _ in range(3)))
+
+
 async def test_nobody_there(tmp_path: Path) -> None:
     """An engine that is away is passing trouble with the familiar text."""
     engine = Engine(Transport(f"unix://{tmp_path}/none.sock"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,6 @@ import urllib3
 from docker import APIClient
 from docker.errors import DockerException
 from docker.transport import UnixHTTPAdapter
-from docker.types import CancellableStream
 
 from pyswarm.agent.executor import ExecutorError, TemporaryError
 from pyswarm.agent.executor.docker.threads import Threads
@@ -46,14 +46,19 @@ class EngineUnavailable(TemporaryError):
 
 
 class Stream:
-    """An answer without end: events, logs, pull progress. Close it when done; closing ends a read in progress."""
+    """An answer without end: events, logs, pull progress. Close it when done; closing ends a read in progress.
+
+    One thread at a time touches the response, the one that reads if there is one: closing under its feet would give the connection to the
+    next request while the reader still takes it apart. So `close` only breaks the connection then, and the reader cleans up.
+    """
 
     def __init__(self, response: requests.Response, threads: Threads, unavailable: Callable[[Exception], EngineUnavailable]) -> None:
         self._response = response
         self._threads = threads
         self._unavailable = unavailable
         self._chunks: Iterator[bytes] = response.raw.stream(65536, decode_content=True)
-        self._socket = CancellableStream(self._chunks, response)
+        self._lock = threading.Lock()
+        self._reading = False
         self._closed = False
 
     @property
@@ -63,24 +68,36 @@ class Stream:
 
     async def read(self) -> bytes:
         """The next bytes, empty at the end. Raises EngineUnavailable when the connection breaks."""
-        return b"" if self._closed else await self._threads.run(self._read)
+        return await self._threads.run(self._read)
 
     def _read(self) -> bytes:
+        with self._lock:
+            if self._closed:
+                return b""
+            self._reading = True
         try:
             return next(self._chunks, b"")
-        except (OSError, ValueError, AttributeError, urllib3.exceptions.HTTPError) as error:
+        except (OSError, urllib3.exceptions.HTTPError) as error:
             if self._closed:
-                return b""  # Closing from another thread breaks the read in all these ways.
+                return b""
             raise self._unavailable(error) from error
+        finally:
+            with self._lock:
+                self._reading = False
+                if self._closed:
+                    self._response.close()
 
     def close(self) -> None:
         """Break the connection. Fine when already closed."""
-        if self._closed:
-            return
-        self._closed = True
-        with contextlib.suppress(OSError, AttributeError):  # When the other side was faster.
-            self._socket.close()
-        self._response.close()
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if not self._reading:
+                self._response.close()
+                return
+            with contextlib.suppress(OSError, ValueError, RuntimeError):  # When the stream ended by itself just now.
+                self._response.raw.shutdown()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +174,16 @@ class Transport:
 
     def _send(self, request: Request, *, stream: bool) -> requests.Response:
         prefix = "/v{}.{}".format(*self._negotiated()) if request.versioned else ""
+        headers = dict(request.headers)
+        if stream:
+            headers["Connection"] = "close"  # Breaking it must never hit a later request on the same connection.
         try:
             response = self._client.request(
                 request.method,
                 f"{self._client.base_url}{prefix}{request.path}",
                 params=request.params,
                 json=request.body,
-                headers=dict(request.headers),
+                headers=headers,
                 timeout=(CONNECT_TIMEOUT, request.silence),
                 stream=stream,
             )
