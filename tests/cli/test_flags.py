@@ -159,12 +159,12 @@ def test_references() -> None:
     ],
 )
 def test_bad_external_ca(text: str, reason: str) -> None:
-    """Protocol and URL are needed. [cli 33]"""
+    """Protocol and URL are needed. [cli 33; ca 155]"""
     assert complaint(flags.external_ca, text) == reason
 
 
 def test_external_ca() -> None:
-    """Keys in any case; what is neither protocol nor URL is an option. [cli 33]"""
+    """Keys in any case; what is neither protocol nor URL is an option. [cli 33; ca 155]"""
     found = flags.external_ca("Protocol=CFSSL,URL=https://example.com/a=b,Extra=1")
     assert (found.url, dict(found.options)) == ("https://example.com/a=b", {"Extra": "1"})
 

@@ -34,7 +34,7 @@ class Headers:
 
 @pytest.mark.parametrize("kek", [b"", KEK])
 def test_a_first_start_makes_a_key_and_keeps_it(kek: bytes) -> None:
-    """Without a data key one is created and stored; later starts find the same one; other headers stay. [ca 16]"""
+    """Without a data key one is created and stored; later starts find the same one; other headers stay. [store 11 in part]"""
     store = Headers(kek)
     made = keys.load_or_create(store)
     assert len(made.current) == 32

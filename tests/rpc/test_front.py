@@ -87,7 +87,7 @@ async def test_identity_is_the_certificates(authority: Authority, toy: Toy, serv
 
 
 async def test_without_certificate_only_insecure_methods(authority: Authority, server: RemoteServer) -> None:
-    """Without a certificate the insecure methods work and the others answer with the well-known nested text. [ca 158]"""
+    """Without a certificate the insecure methods work and the others answer with the well-known nested text. [ca 28, 158]"""
     async with channel.connect_anonymous(server.address, authority.root.bundle) as opened:
         assert await whoami(opened) == b"|"
         with pytest.raises(grpc.aio.AioRpcError) as failure:
@@ -107,7 +107,7 @@ async def test_worker_may_not_control(authority: Authority, server: RemoteServer
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_failed_verification_sends_an_alert(authority: Authority, server: RemoteServer, version: ssl.TLSVersion) -> None:
-    """A certificate of another root or an expired one ends in the TLS alert that says so, not in a reset. [ca 188]"""
+    """A certificate of another root or an expired one ends in the TLS alert that says so, not in a reset. [ca 28, 188]"""
     host, port = split_address(server.address)
     cases = {
         "unknown ca": Authority().issue("worker-1", WORKER),

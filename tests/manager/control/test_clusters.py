@@ -56,7 +56,7 @@ def stored(store: Store) -> api.Cluster:
 
 
 def test_spec_checks() -> None:
-    """Expiry, heartbeat, policies and name are judged, in this order. [control 96]"""
+    """Expiry, heartbeat, policies and name are judged, in this order. [control 96; ca 135]"""
     good = api.ClusterSpec(annotations=api.Annotations(name="default"))
     for seconds, fine in ((29 * 60, False), (3600, True), (3599.9, False)):
         spec = copy_of(good)
@@ -85,7 +85,7 @@ def test_spec_checks() -> None:
 
 
 async def test_get_is_redacted(control: ControlService, store: Store, cluster: api.Cluster) -> None:
-    """No key leaves the manager, by get or list; defaults are shown for what is unset. [control 97]"""
+    """No key leaves the manager, by get or list; defaults are shown for what is unset. [control 97; ca 134 in part]"""
     rotating = copy_of(cluster)
     rotating.root_ca.root_rotation.CopyFrom(api.RootRotation(ca_cert=b"cert", ca_key=b"rotation key", cross_signed_ca_cert=b"cross"))
     rotating.spec.ca_config.signing_ca_cert, rotating.spec.ca_config.signing_ca_key = b"signing cert", b"signing key"
@@ -108,14 +108,14 @@ async def test_get_is_redacted(control: ControlService, store: Store, cluster: a
 
 
 async def test_redaction_adds_nothing(control: ControlService, store: Store, cluster: api.Cluster) -> None:
-    """A cluster without rotation or CA settings is not shown with empty ones. [control 97]"""
+    """A cluster without rotation or CA settings is not shown with empty ones. [control 97; ca 134 in part]"""
     got = (await control.GetCluster(api.GetClusterRequest(cluster_id="cluster-id"), ME)).cluster
     assert not got.root_ca.HasField("root_rotation")
     assert not got.spec.HasField("ca_config")
 
 
 async def test_own_pool_is_shown(control: ControlService, store: Store, cluster: api.Cluster) -> None:
-    """A configured address pool and port are shown as they are. [control 97]"""
+    """A configured address pool and port are shown as they are. [control 97; ca 134 in part]"""
     own = copy_of(cluster)
     own.defaultAddressPool.append("10.9.0.0/16")
     own.subnetSize, own.VXLANUDPPort = 20, 4790

@@ -125,7 +125,7 @@ async def test_manager_status(control: ControlService, store: Store, log: Member
 
 
 async def test_update(control: ControlService, store: Store) -> None:
-    """Update needs id, version and spec; a stale version is out of sequence. [control 80]"""
+    """Update needs id, version and spec; a stale version is out of sequence. [control 80; ca 172]"""
     write(store, node("a"))
     for request in (
         api.UpdateNodeRequest(),
@@ -144,7 +144,7 @@ async def test_update(control: ControlService, store: Store) -> None:
 
 
 async def test_update_refuses_unknown_values(control: ControlService, store: Store) -> None:
-    """An availability or role that does not exist is refused, unlike in the reference. [control 80]"""
+    """An availability or role that does not exist is refused, unlike in the reference. [control 80; ca 172]"""
     write(store, node("a"))
     for field in ("availability", "desired_role", "membership"):
         spec = api.NodeSpec()
@@ -154,7 +154,7 @@ async def test_update_refuses_unknown_values(control: ControlService, store: Sto
 
 
 async def test_demotion_keeps_the_quorum(control: ControlService, store: Store, log: MembersLog) -> None:
-    """A manager may go if those that stay can still decide. [control 81]"""
+    """A manager may go if those that stay can still decide. [control 81; ca 172]"""
     write(store, *(node(f"n{i}", MANAGER) for i in range(3)))
     log.present = members(True, True, False)
     with refused(FP, "can't remove member from the raft: this would result in a loss of quorum", exactly=True):
@@ -164,7 +164,7 @@ async def test_demotion_keeps_the_quorum(control: ControlService, store: Store, 
 
 
 async def test_demotion_of_the_last_manager(control: ControlService, store: Store, log: MembersLog) -> None:
-    """Two managers may become one; the last one stays, but can be drained. [control 81]"""
+    """Two managers may become one; the last one stays, but can be drained. [control 81; ca 172]"""
     write(store, node("n0", MANAGER), node("n1", MANAGER))
     log.present = members(True, True)
     await change(control, store, "n1", desired_role=WORKER)
@@ -176,7 +176,7 @@ async def test_demotion_of_the_last_manager(control: ControlService, store: Stor
 
 
 async def test_demotion_of_a_stranger(control: ControlService, store: Store, log: MembersLog) -> None:
-    """A manager that the log does not know cannot be demoted. [control 82]"""
+    """A manager that the log does not know cannot be demoted. [control 82; ca 172]"""
     write(store, node("n0", MANAGER), node("other", MANAGER))
     log.present = members(True)
     with refused(NF, "can't find manager in raft memberlist", exactly=True):
@@ -184,7 +184,7 @@ async def test_demotion_of_a_stranger(control: ControlService, store: Store, log
 
 
 async def test_promotion(control: ControlService, today: ControlService, store: Store) -> None:
-    """Promotion waits for clusters with several managers; the node stays what it is. [control 81]"""
+    """Promotion waits for clusters with several managers; the node stays what it is. [control 81; ca 172]"""
     write(store, node("a"))
     with refused(UI, "node a cannot be promoted"):
         await change(today, store, "a", desired_role=MANAGER)
@@ -197,7 +197,7 @@ async def remove(control: ControlService, node_id: str, *, force: bool = False) 
 
 
 async def test_remove(control: ControlService, store: Store) -> None:
-    """A running worker goes by force only, and its certificate is refused afterwards. [control 83]"""
+    """A running worker goes by force only, and its certificate is refused afterwards. [control 83; ca 173]"""
     write(store, cluster(), node("a"), *(node(f"s{s}", state=s) for s in (0, 1, 3)))  # type: ignore[arg-type]
     with refused(IA, "invalid argument", exactly=True):
         await remove(control, "")
@@ -215,7 +215,7 @@ async def test_remove(control: ControlService, store: Store) -> None:
 
 
 async def test_remove_manager(control: ControlService, store: Store, log: MembersLog) -> None:
-    """A member of the log must be demoted first; force does not help. [control 84]"""
+    """A member of the log must be demoted first; force does not help. [control 84; ca 173]"""
     write(store, cluster(), node("n0", MANAGER, api.NodeStatus.DOWN))
     log.present = members(True)
     for force in (False, True):
@@ -232,7 +232,7 @@ async def test_remove_without_cluster(control: ControlService, store: Store) -> 
 
 
 async def test_remove_orphans_tasks(control: ControlService, store: Store, clock: VirtualClock) -> None:
-    """Live tasks of the node are given up with a fresh status; ended ones and those elsewhere stay. [control 86]"""
+    """Live tasks of the node are given up with a fresh status; ended ones and those elsewhere stay. [control 86; ca 174]"""
     running = api.TaskStatus(state=S.RUNNING, err="old", container=api.ContainerStatus(container_id="c"))
     write(
         store,
@@ -256,7 +256,7 @@ async def test_remove_orphans_tasks(control: ControlService, store: Store, clock
 
 
 async def test_remove_node_with_very_many_tasks(control: ControlService, store: Store) -> None:
-    """A node whose tasks exceed one log entry can be removed too. [control 86]"""
+    """A node whose tasks exceed one log entry can be removed too. [control 86; ca 174]"""
     spec = api.TaskSpec(container=api.ContainerSpec(image="i", env=["x" * 10_000]))
     status = api.TaskStatus(state=S.RUNNING)
     write(store, cluster(), node("a"), *(api.Task(id=f"t{i}", node_id="a", status=status, spec=spec) for i in range(200)))
@@ -266,7 +266,7 @@ async def test_remove_node_with_very_many_tasks(control: ControlService, store: 
 
 
 def test_blacklist_pruning() -> None:
-    """Entries go a week after their expiry; those without expiry stay. [control 87]"""
+    """Entries go a week after their expiry; those without expiry stay. [control 87; ca 175]"""
     now, pruned = 2_000_000_000.0, cluster()
     for name, expiry in {"a": -1000 * DAY, "b": -7 * DAY - 300, "c": -7 * DAY + 300, "d": 3600}.items():
         pruned.blacklisted_certificates[name].expiry.CopyFrom(times.timestamp(now + expiry))
@@ -277,7 +277,7 @@ def test_blacklist_pruning() -> None:
 
 @pytest.mark.parametrize("garbage", [b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
 def test_blacklist_without_readable_certificate(garbage: bytes) -> None:
-    """A node without readable certificate is listed for ever. [control 83]"""
+    """A node without readable certificate is listed for ever. [control 83; ca 173]"""
     listed_in, removed = cluster(), node("a")
     removed.certificate.certificate = garbage
     blacklist.add(listed_in, removed)
@@ -285,7 +285,7 @@ def test_blacklist_without_readable_certificate(garbage: bytes) -> None:
 
 
 def test_blacklist_expiry(clock: VirtualClock) -> None:
-    """The entry expires with the node's certificate. [control 83]"""
+    """The entry expires with the node's certificate. [control 83; ca 173]"""
     removed, listed_in = node("a"), cluster()
     removed.certificate.certificate = RootCA.create(now=clock.now()).bundle
     blacklist.add(listed_in, removed)
