@@ -46,7 +46,7 @@ class Echo:
 class OpenGate:
     """Asks nobody anything."""
 
-    async def admit(self, method: object, context: object) -> Caller:  # noqa: ARG002
+    async def admit(self, method: object, context: object, refused_by: str | None = None) -> Caller:  # noqa: ARG002
         """Everybody is welcome."""
         return Caller()
 
@@ -55,9 +55,17 @@ class Alone:
     """Always leads."""
 
     is_leader = True
+    changed = asyncio.Event()
+
+    def leader(self) -> None:
+        """Not asked."""
 
     def leader_channel(self) -> None:
         """Nobody else leads."""
+
+    def leaderless(self) -> bool:
+        """Never."""
+        return False
 
 
 def issue(root: RootCA, node_id: str, role: str) -> Credentials:

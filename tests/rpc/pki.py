@@ -43,19 +43,41 @@ class Authority:
 
 
 class Leader:
-    """A LeaderDirectory that says what it is told."""
+    """A LeaderDirectory that says what it is told. Who changes something here says so with `tell()`."""
 
     def __init__(self, *, leading: bool = True) -> None:
         self.leading = leading
+        self.hopeless = False
+        self.other: tuple[str, str] | None = None
+        self.opened: grpc.aio.Channel | None = None
+        self._changed = asyncio.Event()
 
     @property
     def is_leader(self) -> bool:
         """As set."""
         return self.leading
 
+    def leader(self) -> tuple[str, str] | None:
+        """The other, if one was named."""
+        return ("here", "127.0.0.1:1") if self.leading else self.other
+
     def leader_channel(self) -> grpc.aio.Channel | None:
-        """Nobody else ever leads."""
-        return None
+        """A channel to the other."""
+        return None if self.leading else self.opened
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set by `tell()`."""
+        return self._changed
+
+    def leaderless(self) -> bool:
+        """As set."""
+        return self.hopeless
+
+    def tell(self) -> None:
+        """Wake whoever waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 @dataclass

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import structlog
 from google.protobuf.descriptor import FileDescriptor
 
@@ -55,6 +54,7 @@ from pyswarm.manager.scheduler.scheduler import Scheduler
 from pyswarm.manager.store import Store
 from pyswarm.raft.node import RaftNode, RaftSettings
 from pyswarm.rpc.binder import Service, bind
+from pyswarm.rpc.managers import Managers
 from pyswarm.rpc.server import ControlServer, RemoteServer
 
 log = structlog.get_logger(__name__)
@@ -115,17 +115,18 @@ class Manager:
         self._signer = Signer(self.store, clock)
         # Only spreads heartbeats and retries over time.
         self._dispatcher = DispatcherService(self.store, self.raft, clock, node_id=me.node_id, rng=random.Random())  # noqa: S311
+        self._managers = Managers(self.raft, security, clock)
         services = self._services()
         self._remote = RemoteServer(
             services=services,
             security=security,
-            directory=_Alone(self.raft),
+            directory=self._managers,
             blacklist=self._blacklist,
             inner_directory=config.state_dir / "run",
             clock=clock,
         )
         self._control = ControlServer(
-            services=services, security=security, directory=_Alone(self.raft), remote_addr=self._own_address, clock=clock
+            services=services, security=security, directory=self._managers, remote_addr=self._own_address, clock=clock
         )
 
     async def run(self) -> None:
@@ -139,6 +140,7 @@ class Manager:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.raft.run(), name="raft")
                 group.create_task(self.store.run(), name="store")
+                group.create_task(self._managers.run(), name="managers")
                 await self.raft.started()
                 group.create_task(Leadership(self.raft, self._lead).run(), name="leadership")
                 group.create_task(Autolock(self.store, self._keystore, self._clock, self._on_locked).run(), name="autolock")
@@ -224,22 +226,6 @@ class Manager:
 
     def _own_address(self) -> str:
         return self._config.advertise_remote or self._remote.address
-
-
-class _Alone:
-    """The leader directory of a cluster with one manager."""
-
-    def __init__(self, raft: RaftNode) -> None:
-        self._raft = raft
-
-    @property
-    def is_leader(self) -> bool:
-        """This node leads and is caught up."""
-        return self._raft.is_leader
-
-    def leader_channel(self) -> grpc.aio.Channel | None:
-        """Nobody else leads."""
-        return None
 
 
 def data_key(keystore: KeyStore) -> bytes:

@@ -8,6 +8,8 @@ A service class has one method per RPC, named as in the proto:
 
 A method that is not there answers UNIMPLEMENTED. `SwarmError`s become their statuses; anything else is logged with its traceback and
 becomes INTERNAL without a word about the inside.
+
+Messages are decoded here and not by gRPC, because a call that the gate sends to another manager is passed on as the bytes it came in.
 """
 
 from __future__ import annotations
@@ -24,9 +26,14 @@ import grpc.aio
 import structlog
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
 
-from pyswarm.errors import Internal, SwarmError, Unimplemented
+from pyswarm.errors import Internal, InvalidArgument, SwarmError, Unimplemented
+from pyswarm.rpc import relay
+from pyswarm.rpc.authorize import REDIRECT
 from pyswarm.rpc.caller import Caller
+from pyswarm.rpc.forward import HERE
+from pyswarm.rpc.relay import Passage
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +53,11 @@ class Service:
 class Gate(Protocol):
     """Runs before every method."""
 
-    async def admit(self, method: MethodDescriptor, context: Context) -> Caller:
-        """Who is calling. Raises SwarmError to refuse."""
+    async def admit(self, method: MethodDescriptor, context: Context, refused_by: str | None = None) -> Caller | Passage:
+        """Who is calling, or, for a call that another manager must answer, leave to pass it on. Raises SwarmError to refuse.
+
+        `refused_by`: who refused the call since it was last admitted, because it does not lead (`forward.HERE` for this manager).
+        """
         ...
 
 
@@ -75,8 +85,6 @@ def handlers(services: Sequence[Service], gate: Gate) -> list[grpc.GenericRpcHan
 
 
 def _handler(service: Service, method: MethodDescriptor, gate: Gate) -> grpc.RpcMethodHandler[Any, Any]:
-    request_class = message_factory.GetMessageClass(method.input_type)
-    response_class = message_factory.GetMessageClass(method.output_type)
     behaviour = (_streamed if method.server_streaming else _unary)(service, method, gate)
     make: Callable[..., grpc.RpcMethodHandler[Any, Any]] = {
         (False, False): grpc.unary_unary_rpc_method_handler,
@@ -84,16 +92,31 @@ def _handler(service: Service, method: MethodDescriptor, gate: Gate) -> grpc.Rpc
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[bool(method.client_streaming), bool(method.server_streaming)]
-    return make(behaviour, request_deserializer=request_class.FromString, response_serializer=response_class.SerializeToString)
+    return make(behaviour)
 
 
 def _unary(service: Service, method: MethodDescriptor, gate: Gate) -> Callable[[Any, Context], Any]:
-    function = _function(service, method)
+    function, decode = _function(service, method), _decoder(method)
+    pass_on: Callable[..., Any] = relay.stream_unary if method.client_streaming else relay.unary_unary
+    repeatable = not method.client_streaming
 
-    async def answer(request: Any, context: Context) -> Any:
+    async def run(received: Any, context: Context, admitted: Caller | Passage) -> bytes:
+        if isinstance(admitted, Caller):
+            response = await function(decode(received), admitted)
+            return bytes(response.SerializeToString())
+        return bytes(await pass_on(admitted, method, received, context.time_remaining()))
+
+    async def answer(received: Any, context: Context) -> Any:
         try:
-            caller = await gate.admit(method, context)
-            return await function(request, caller)
+            admitted = await gate.admit(method, context)
+            try:
+                return await run(received, context, admitted)
+            except (SwarmError, relay.NotExecuted) as error:
+                if not repeatable or not _elsewhere(method, context, error):
+                    raise
+                refused_by = error.refused_by if isinstance(error, relay.NotExecuted) else HERE
+            # Once more, and only because it certainly did not run: somebody else leads by now, or this manager.
+            return await run(received, context, await gate.admit(method, context, refused_by))
         except BaseException as error:  # noqa: BLE001 - the edge: every exception must become a status
             await _fail(error, method, context)
 
@@ -101,22 +124,68 @@ def _unary(service: Service, method: MethodDescriptor, gate: Gate) -> Callable[[
 
 
 def _streamed(service: Service, method: MethodDescriptor, gate: Gate) -> Callable[[Any, Context], Any]:
-    function = _function(service, method)
+    function, decode = _function(service, method), _decoder(method)
+    pass_on: Callable[..., Any] = relay.stream_stream if method.client_streaming else relay.unary_stream
 
-    async def answer(request: Any, context: Context) -> AsyncIterator[Any]:
+    async def answer(received: Any, context: Context) -> AsyncIterator[Any]:
         try:
-            caller = await gate.admit(method, context)
-            stream = function(request, caller)
+            admitted = await gate.admit(method, context)
             # A generator's own clean-up must run when the client leaves, not when the garbage collector comes by.
             async with contextlib.AsyncExitStack() as stack:
+                if isinstance(admitted, Passage):
+                    relayed = pass_on(admitted, method, received, context.time_remaining())
+                    stack.push_async_callback(relayed.aclose)
+                    async for data in relayed:
+                        yield data
+                    return
+                stream = function(decode(received), admitted)
                 if inspect.isasyncgen(stream):
                     stack.push_async_callback(stream.aclose)
                 async for message in stream:
-                    yield message
+                    yield message.SerializeToString()
         except BaseException as error:  # noqa: BLE001 - the edge: every exception must become a status
             await _fail(error, method, context)
 
     return answer
+
+
+class _Messages:
+    """A streamed request, decoded message by message."""
+
+    def __init__(self, received: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> None:
+        self._received = aiter(received)
+        self._parse = parse
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        return self._parse(await anext(self._received))
+
+
+def _decoder(method: MethodDescriptor) -> Callable[[Any], Any]:
+    """From what gRPC hands over (bytes, or an iterator of them) to what a service method takes. Raises InvalidArgument."""
+    parse: Callable[[bytes], Any] = message_factory.GetMessageClass(method.input_type).FromString
+    name = method.input_type.full_name
+
+    def decode(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError as error:
+            raise InvalidArgument(f"the request is not a {name}: {error}") from error
+
+    return (lambda received: _Messages(received, decode)) if method.client_streaming else decode
+
+
+def _elsewhere(method: MethodDescriptor, context: Context, error: Exception) -> bool:
+    """Whether a failed call may be tried once more. One that was passed on before is its sender's to repeat."""
+    certain = isinstance(error, relay.NotExecuted) or relay.certainly_not_executed(method, error)
+    return certain and not passed_on(context)
+
+
+def passed_on(context: Context) -> bool:
+    """Another manager sent this call."""
+    return any(key == REDIRECT for key, _ in context.invocation_metadata() or ())
 
 
 def _function(service: Service, method: MethodDescriptor) -> Callable[[Any, Caller], Any]:
@@ -143,7 +212,10 @@ async def _fail(error: BaseException, method: MethodDescriptor, context: Context
     if not isinstance(error, Exception):
         raise error
     if isinstance(error, SwarmError):
-        await context.abort(_STATUS[int(error.code)], error.message)
+        proven = relay.certainly_not_executed(method, error) and passed_on(context)
+        await context.abort(_STATUS[int(error.code)], error.message, relay.proof() if proven else ())
+    if isinstance(error, relay.Answered):
+        await context.abort(error.status, error.details)
     name = f"{method.containing_service.name}.{method.name}"
     log.error("call failed", method=name, exc_info=error)
     await context.abort(_STATUS[int(Internal.code)], f"internal error in {name}; the manager's log says more")

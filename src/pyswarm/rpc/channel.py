@@ -6,6 +6,7 @@ Addresses are `host:port` or `unix:/path`. HTTP proxies from the environment are
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from pyswarm.rpc.leaf import fetch_leaf, pinned_credentials
 MANAGER_NAME = "swarm-manager"
 CA_NAME = "swarm-ca"
 
-_OPTIONS: list[tuple[str, Any]] = [
+Option = tuple[str, Any]
+
+_OPTIONS: list[Option] = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),
     # Without this, closing a channel leaves its connection to the next channel that looks alike.
@@ -26,10 +29,13 @@ _OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-def connect(addr: str, credentials: Credentials, server_name: str = MANAGER_NAME) -> grpc.aio.Channel:
-    """A channel to a remote manager, showing the node certificate and verifying `server_name` against the roots. Connects lazily."""
+def connect(addr: str, credentials: Credentials, server_name: str = MANAGER_NAME, *, options: Sequence[Option] = ()) -> grpc.aio.Channel:
+    """A channel to a remote manager, showing the node certificate and verifying `server_name` against the roots. Connects lazily.
+
+    `options` are further gRPC channel arguments.
+    """
     secrets = grpc.ssl_channel_credentials(credentials.root_pem, credentials.key_pem, credentials.cert_pem)
-    return _channel(addr, secrets, server_name)
+    return _channel(addr, secrets, server_name, options)
 
 
 def connect_anonymous(addr: str, root_pem: bytes, server_name: str = CA_NAME) -> grpc.aio.Channel:
@@ -55,5 +61,5 @@ async def connect_unverified(addr: str) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(addr, secrets, options=[*_OPTIONS, *options])
 
 
-def _channel(addr: str, secrets: grpc.ChannelCredentials, server_name: str) -> grpc.aio.Channel:
-    return grpc.aio.secure_channel(addr, secrets, options=[*_OPTIONS, ("grpc.ssl_target_name_override", server_name)])
+def _channel(addr: str, secrets: grpc.ChannelCredentials, server_name: str, options: Sequence[Option] = ()) -> grpc.aio.Channel:
+    return grpc.aio.secure_channel(addr, secrets, options=[*_OPTIONS, *options, ("grpc.ssl_target_name_override", server_name)])

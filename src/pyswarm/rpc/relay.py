@@ -1,0 +1,188 @@
+"""A call passed on to the leader as raw bytes: unary or streamed in either direction, message by message, each side as fast as the other.
+
+What ends one leg ends the other: the answer, an error with its code and text, the caller's cancellation or deadline, the leader's. An error
+that the leader did not send, because the connection to it broke, says that the outcome is not known; such a call is never repeated. One
+that is certain not to have run is `NotExecuted`, and may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor import MethodDescriptor
+
+from pyswarm.raft.log import LostLeadership
+from pyswarm.rpc.forward import Leader, NotHere
+from pyswarm.rpc.headers import Header
+
+NOT_EXECUTED = "pyswarm-not-executed"
+"""Trailing metadata by which one manager proves to another that a call left no trace."""
+
+_PROOF: tuple[tuple[str, str], ...] = ((NOT_EXECUTED, "true"),)
+# Control methods that make more than one log entry: the last may be refused when the first was not. All others make at most one.
+_SEVERAL_ENTRIES = frozenset({"RemoveNode"})
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Leave to pass one call on."""
+
+    leader: Leader
+    metadata: tuple[Header, ...]
+
+
+class Answered(Exception):
+    """How a call that was passed on ended, other than well."""
+
+    def __init__(self, status: grpc.StatusCode, details: str) -> None:
+        super().__init__(f"{status.name}: {details}")
+        self.status = status
+        self.details = details
+
+
+class NotExecuted(Answered):
+    """The call certainly did not run; `refused_by` is the node id of who said so, None when it was never sent."""
+
+    def __init__(self, status: grpc.StatusCode, details: str, refused_by: str | None) -> None:
+        super().__init__(status, details)
+        self.refused_by = refused_by
+
+
+def certainly_not_executed(method: MethodDescriptor, error: BaseException) -> bool:
+    """Whether an error raised by a method of this manager, or by its gate, proves that the call left no trace."""
+    if isinstance(error, NotHere):
+        return True
+    one_entry = method.containing_service.name == "Control" and method.name not in _SEVERAL_ENTRIES
+    return one_entry and isinstance(error, LostLeadership) and not error.uncertain
+
+
+def proof() -> tuple[tuple[str, str], ...]:
+    """The trailing metadata that says so."""
+    return _PROOF
+
+
+async def unary_unary(passage: Passage, method: MethodDescriptor, request: bytes, seconds: float | None) -> bytes:
+    """Pass a call on; returns the answer. `seconds` is what the caller still allows, None: no limit. Raises Answered."""
+    with _outcome(passage):
+        start = _channel(passage).unary_unary(_path(method))
+        call = start(request, timeout=seconds, metadata=_metadata(passage), wait_for_ready=False)
+        with _ended(call):
+            return bytes(await call)
+
+
+async def unary_stream(passage: Passage, method: MethodDescriptor, request: bytes, seconds: float | None) -> AsyncIterator[bytes]:
+    """As `unary_unary`, for a streamed answer; the next message is fetched when the last was taken."""
+    with _outcome(passage):
+        start = _channel(passage).unary_stream(_path(method))
+        call = start(request, timeout=seconds, metadata=_metadata(passage), wait_for_ready=False)
+        with _ended(call):
+            async for message in call:
+                yield message
+
+
+async def stream_unary(passage: Passage, method: MethodDescriptor, requests: AsyncIterator[bytes], seconds: float | None) -> bytes:
+    """As `unary_unary`, for a streamed request; the next message is fetched when the last was sent."""
+    with _outcome(passage):
+        start = _channel(passage).stream_unary(_path(method))
+        call = start(timeout=seconds, metadata=_metadata(passage), wait_for_ready=False)
+        with _ended(call):
+            async with _pumping(call, requests):
+                return bytes(await call)
+
+
+async def stream_stream(
+    passage: Passage, method: MethodDescriptor, requests: AsyncIterator[bytes], seconds: float | None
+) -> AsyncIterator[bytes]:
+    """Both directions streamed, each at its own pace."""
+    with _outcome(passage):
+        start = _channel(passage).stream_stream(_path(method))
+        call = start(timeout=seconds, metadata=_metadata(passage), wait_for_ready=False)
+        with _ended(call):
+            async with _pumping(call, requests):
+                async for message in call:
+                    yield message
+
+
+@contextlib.asynccontextmanager
+async def _pumping(call: Any, requests: AsyncIterator[bytes]) -> AsyncIterator[None]:
+    """Send the caller's messages on meanwhile. No TaskGroup: an abandoned generator may be closed by another task than it began in."""
+    pump = asyncio.create_task(_pump(call, requests))
+    try:
+        yield
+    finally:
+        pump.cancel()
+        await asyncio.gather(pump, return_exceptions=True)
+
+
+async def _pump(call: Any, requests: AsyncIterator[bytes]) -> None:
+    # The call is over when it takes no more messages; whoever waits for its answer learns why.
+    with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        async for message in requests:
+            await call.write(message)
+        await call.done_writing()
+
+
+@contextlib.contextmanager
+def _ended(call: Any) -> Any:
+    """The leader learns at once when the caller's side ends first."""
+    try:
+        yield
+    finally:
+        call.cancel()
+
+
+@contextlib.contextmanager
+def _outcome(passage: Passage) -> Any:
+    """Everything that can go wrong with the leader's leg, as Answered."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise _answered(error, passage.leader) from error
+    except grpc.aio.UsageError as error:
+        # The channel was replaced between its choice and its use.
+        raise NotExecuted(grpc.StatusCode.UNAVAILABLE, "the connection to the leader was closed; the call was not made", None) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Not the caller: the channel was closed, because another manager leads or this one left.
+        raise Answered(grpc.StatusCode.UNAVAILABLE, _unknown(passage.leader, "it does not lead any more")) from error
+
+
+def _answered(error: grpc.aio.AioRpcError, leader: Leader) -> Answered:
+    status, details = error.code(), error.details() or ""
+    trailing: Any = error.trailing_metadata() or ()
+    if NOT_EXECUTED in trailing:
+        return NotExecuted(status, details, leader.node_id)
+    if status is grpc.StatusCode.UNAVAILABLE and not _from_peer(error):
+        details = _unknown(leader, details)
+    return Answered(status, details)
+
+
+def _from_peer(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the leader itself sent this status; gRPC says so in the text meant for debugging, and nowhere else."""
+    return "Error received from peer" in (error.debug_error_string() or "")
+
+
+def _unknown(leader: Leader, why: str) -> str:
+    where = f"the leader {leader.node_id} at {leader.addr}"
+    return f"the connection to {where} ended before its answer, so whether the call took effect is not known: {why}"
+
+
+def _channel(passage: Passage) -> Any:
+    # As Any: the stubs know nothing of calls without serializers, which take and return bytes.
+    return passage.leader.channel
+
+
+def _metadata(passage: Passage) -> Any:
+    return grpc.aio.Metadata(*passage.metadata)
+
+
+def _path(method: MethodDescriptor) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"
