@@ -67,6 +67,12 @@ class Swarm:
         until(f"{count} tasks of {name} run", lambda: self.cluster.replicas(name) == f"{count}/{count}", 30)
         until(f"{count} containers of {name} run", lambda: len(self.containers(name)) == count, 30)
 
+    def await_another(self, name: str, first: Container) -> Container:
+        """Wait until the one container of a service is another one than `first`."""
+        until(f"another container of {name} runs", lambda: [c.id for c in self.containers(name)] not in ([], [first.id]), 30)
+        self.await_replicas(name, 1)
+        return self.containers(name)[0]
+
     def containers(self, name: str, *, stopped: bool = False) -> list[Container]:
         """The engine's containers of a service."""
         return list(
@@ -147,8 +153,7 @@ def test_a_container_that_dies_is_replaced(swarm: Swarm) -> None:
     swarm.create("mortal", replicas=1)
     [first] = swarm.containers("mortal")
     first.kill()
-    until("another one runs", lambda: [c.id for c in swarm.containers("mortal")] not in ([], [first.id]), 30)
-    swarm.await_replicas("mortal", 1)
+    swarm.await_another("mortal", first)
     swarm.remove("mortal")
 
 
@@ -158,12 +163,9 @@ def test_secrets_and_configs(swarm: Swarm, tmp_path: Path) -> None:
         (tmp_path / kind).write_bytes(data)
         swarm.cluster.ask(kind, "create", f"my-{kind}", "--file", str(tmp_path / kind))
     swarm.create("reader", "--secret", "my-secret", "--secret", "my-secret:renamed", replicas=1)
+    [first] = swarm.containers("reader")
     swarm.cluster.ask("service", "update", "reader", "--add-config", "my-config", "--add-config", "my-config:/etc/app/conf")
-    until(
-        "the new container runs", lambda: [c for c in swarm.containers("reader") if c.exec_run(["test", "-e", "/my-config"]).exit_code == 0]
-    )
-    swarm.await_replicas("reader", 1)
-    [container] = swarm.containers("reader")
+    container = swarm.await_another("reader", first)
     for path in ("/run/secrets/my-secret", "/run/secrets/renamed"):
         assert container.exec_run(["cat", path]).output == b"hush\x00"
         assert f"tmpfs on {path} ".encode() in container.exec_run(["mount"]).output
