@@ -127,7 +127,10 @@ async def grows(swarm: LiveCluster, replicas: int) -> None:
 
 
 async def test_worker(swarm: LiveCluster) -> None:
-    """Five renewals of a worker: each moves the session to a connection with the new certificate and changes nothing else. [ca 84]"""
+    """Five renewals of a worker: each moves the session to a connection with the new certificate and changes nothing else.
+
+    [ca 84; ca 191; dispatcher 114 in part]
+    """
     worker = swarm.nodes[1]
     watch = Watch(swarm)
     for _ in range(RENEWALS):
@@ -139,7 +142,7 @@ async def test_worker(swarm: LiveCluster) -> None:
 
 
 async def test_manager(swarm: LiveCluster) -> None:
-    """Five renewals of a manager: both its ports show the new certificate, and nobody notices. [ca 84]"""
+    """Five renewals of a manager: both its ports show the new certificate, and nobody notices. [ca 84; ca 191; dispatcher 114 in part]"""
     founder = swarm.founder
     watch = Watch(swarm)
     async with asking(swarm) as answers:
