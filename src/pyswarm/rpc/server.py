@@ -112,6 +112,7 @@ class RemoteServer:
 
     async def close(self) -> None:
         """What `run()` does at its end; for a server that was bound and never ran. May be called twice."""
+        self._door.close()
         if self._server is not None:
             self._front.stop_accepting()
             await self._server.stop(STOP_SECONDS)
@@ -152,7 +153,8 @@ class ControlServer:
         """`remote_addr` returns what callers' address counts as: this manager's own. Raft services are left out."""
         self._services = [service for service in services if service.descriptor.name not in forward.NOT_ON_LOCAL]
         self._security = security
-        self._gate = LocalGate(security, remote_addr, LeaderDoor(directory, clock))
+        self._door = LeaderDoor(directory, clock)
+        self._gate = LocalGate(security, remote_addr, self._door)
         self._path: Path | None = None
         self._server: grpc.aio.Server | None = None
         self._certificate: grpc.ServerCertificateConfiguration | None = None
@@ -189,6 +191,7 @@ class ControlServer:
 
     async def close(self) -> None:
         """What `run()` does at its end; for a server that was bound and never ran. May be called twice."""
+        self._door.close()
         if self._server is not None:
             await self._server.stop(STOP_SECONDS)
         if self._path is not None:
