@@ -120,7 +120,7 @@ class Client:
     async def fetch_root(self, token: str) -> bytes:
         """The cluster's trusted bundle, checked against the digest in `token`; an empty token trusts whoever answers.
 
-        Raises InvalidArgument for a malformed token, before any connection; after the last attempt its error.
+        Raises InvalidArgument for a malformed token, before any connection; FingerprintError at once; after the last attempt its error.
         """
         digest = tokens.parse(token).digest if token else ""
 
@@ -197,7 +197,7 @@ class Client:
         for number in range(1, ATTEMPTS):
             try:
                 return await attempt(number > 1)
-            except (IssuanceError, InvalidArgument):
+            except (IssuanceError, FingerprintError, InvalidArgument):
                 # Asking again cannot help.
                 raise
             except SwarmError as error:
