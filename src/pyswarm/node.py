@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from pyswarm.agent.client import UntrustedManager
 from pyswarm.agent.executor import Executor
 from pyswarm.api import v1 as api
 from pyswarm.ca import bootstrap
@@ -29,7 +30,7 @@ from pyswarm.ca.root import RootCA
 from pyswarm.ca.validate import CertificateError
 from pyswarm.clock import Clock
 from pyswarm.errors import SwarmError, Unimplemented
-from pyswarm.node_join import StartError, explain, refuse_other_cluster, warn_of_address
+from pyswarm.node_join import StartError, distrust, explain, refuse_other_cluster, warn_of_address
 from pyswarm.node_state import Settings, StateDirectory
 from pyswarm.rpc.caller import MANAGER, WORKER
 from pyswarm.rpc.remotes import DEFAULT_WEIGHT, ConnectionBroker, PersistentRemotes, RemotePeer
@@ -149,6 +150,7 @@ def make_agent(parts: AgentParts) -> AgentLike:
         clock=parts.clock,
         hostname=parts.config.settings.hostname or None,
         on_change=parts.on_change,
+        joining=bool(parts.config.join_addr),
     )
 
 
@@ -345,7 +347,10 @@ class Node:
                 self._on_change,
             )
         )
-        await first_of(agent.run(), self._announce(agent))
+        try:
+            await first_of(agent.run(), self._announce(agent))
+        except UntrustedManager as error:
+            raise distrust(error, self._config.join_addr, self._directory.certificates) from error
         raise StartError("the agent ended by itself; start the daemon again")
 
     async def _somebody_to_talk_to(self) -> None:

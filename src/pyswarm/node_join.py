@@ -70,6 +70,14 @@ def explain(error: SwarmError, join_addr: str) -> SwarmError:
     return StartError(f"cannot join the cluster at {join_addr}: {message}; {remedy}")
 
 
+def distrust(error: SwarmError, join_addr: str, certificates: Path) -> StartError:
+    """The first session failed because the manager's certificate does not verify."""
+    return StartError(
+        f"cannot join the cluster at {join_addr}: {error.message}; if that is another cluster than the one in {certificates}, "
+        "use an empty state directory to join it, or leave out --join-addr to stay in this one"
+    )
+
+
 def warn_of_address(listen: str, advertise: str) -> None:
     """Log a warning when a manager has no address that other nodes could reach it at for certain."""
     host = listen.rpartition(":")[0].strip("[]")

@@ -418,9 +418,10 @@ async def test_over_grpc(tmp_path: Path) -> None:
             await until(lambda: _issuer(store) == b"new")
             leading.cancel()
             await asyncio.gather(leading, return_exceptions=True)
+            states: list[int] = []
+            store.on_commit(lambda c: states.extend(e.obj.status.state for e in c.events if isinstance(e.obj, api.Node)))
             leading = asyncio.create_task(service.run())
-            await until(lambda: _node(store).status.state == N.UNKNOWN)
-            await until(lambda: _node(store).status.state == N.READY)
+            await until(lambda: states == [N.UNKNOWN, N.READY])
             await change(store, api.Task(id="t"), desired_state=S.SHUTDOWN)
             await until(lambda: _state(store, "t") == S.SHUTDOWN)
             assert host.calls.count("start t") == 1

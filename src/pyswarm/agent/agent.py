@@ -61,11 +61,12 @@ class Agent:
         rng: random.Random | None = None,
         refresh_seconds: float = REFRESH_SECONDS,
         disk: Disk | None = None,
+        joining: bool = False,
     ) -> None:
         """`database` is the task database's file; `disk` does its blocking work, in a thread unless told otherwise.
 
         `on_change` is awaited with news of the node, one at a time, never in the way of the session; what arrives meanwhile is merged.
-        The executor stays the caller's: close it after `run`.
+        The executor stays the caller's: close it after `run`. `joining`: a manager that cannot be trusted at the first session ends `run`.
         """
         self.ready = asyncio.Event()
         self._security = security
@@ -83,7 +84,13 @@ class Agent:
             executor=executor, database=database, reporter=self._reporter, clock=clock, rng=rng, disk=disk or ThreadDisk()
         )
         self._keeper = SessionKeeper(
-            connect=self._connect, describe=self._describe, listener=self, reporter=self._reporter, clock=clock, rng=rng
+            connect=self._connect,
+            describe=self._describe,
+            listener=self,
+            reporter=self._reporter,
+            clock=clock,
+            rng=rng,
+            joining=joining,
         )
         self._known = Known()
         self._change = NodeChange(None, b"")
@@ -94,7 +101,9 @@ class Agent:
         self._running = False
 
     async def run(self) -> None:
-        """Hold sessions and run tasks until cancelled; tasks keep running then. Raises DatabaseError, and Unknown when it runs already."""
+        """Hold sessions and run tasks until cancelled; tasks keep running then. Raises DatabaseError, UntrustedManager (see
+        `joining`), and Unknown when it runs already.
+        """
         if self._running:
             raise Unknown("agent: already started")
         self._running = True

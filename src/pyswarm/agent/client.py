@@ -12,7 +12,7 @@ import grpc.aio
 from pyswarm import errors
 from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit.dispatcher_pb2_grpc import DispatcherStub
-from pyswarm.errors import Code, SwarmError
+from pyswarm.errors import Code, PermissionDenied, SwarmError, Unavailable
 
 R = TypeVar("R")
 _ERRORS: dict[int, type[SwarmError]] = {
@@ -20,8 +20,24 @@ _ERRORS: dict[int, type[SwarmError]] = {
 }
 
 
+_DISTRUST = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
+"""What gRPC says when the other side's certificate is not one that we trust."""
+_REMOVED = "was removed from swarm"
+
+
+class UntrustedManager(Unavailable):
+    """Who answers is no manager of this node's cluster."""
+
+
+class RemovedNode(PermissionDenied):
+    """The cluster accepts this node's certificate no longer, and never will again."""
+
+
 class DispatcherClient(Protocol):
-    """One connection to a manager. Every method raises SwarmError; streams end normally when the manager ends them without an error."""
+    """One connection to a manager. Every method raises SwarmError; streams end normally when the manager ends them without an error.
+
+    Of the errors, the two classes above matter to sessions.
+    """
 
     def session(self, request: api.SessionRequest) -> AsyncGenerator[api.SessionMessage, None]:
         """Register or resume; then everything the manager has to say besides tasks."""
@@ -125,5 +141,9 @@ def _translated() -> Iterator[None]:
 
 
 def _error(error: grpc.aio.AioRpcError) -> SwarmError:
-    code = error.code().value[0]
-    return _ERRORS.get(code, _ERRORS[Code.UNKNOWN])(error.details() or error.code().name.lower())
+    code, details = error.code().value[0], error.details() or error.code().name.lower()
+    if code == Code.UNAVAILABLE and any(sign in details for sign in _DISTRUST):
+        return UntrustedManager(f"the manager's certificate does not verify: {details}")
+    if code == Code.PERMISSION_DENIED and _REMOVED in details:
+        return RemovedNode(details)
+    return _ERRORS.get(code, _ERRORS[Code.UNKNOWN])(details)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from pyswarm.agent.client import DispatcherClient
+from pyswarm.agent.client import DispatcherClient, RemovedNode
 from pyswarm.api import v1 as api
 from pyswarm.api.stable import same_status
 from pyswarm.errors import NotFound, PermissionDenied
@@ -64,6 +64,8 @@ class Reporter:
         try:
             try:
                 await client.update_task_status(_request(session_id, batch))
+            except RemovedNode:
+                raise  # it is not about these tasks
             except PermissionDenied as error:
                 await self._send_one_by_one(client, session_id, batch, error)
             batch = {}

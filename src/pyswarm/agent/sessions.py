@@ -9,11 +9,11 @@ from typing import Protocol
 
 import structlog
 
-from pyswarm.agent.client import DispatcherClient
+from pyswarm.agent.client import DispatcherClient, RemovedNode, UntrustedManager
 from pyswarm.agent.executor import ExecutorError
 from pyswarm.agent.reporter import Reporter
 from pyswarm.agent.session import Listener, Session, open_session
-from pyswarm.agent.timing import SESSION_CAP, next_session_bound
+from pyswarm.agent.timing import REMOVED_SECONDS, SESSION_CAP, next_session_bound
 from pyswarm.api import v1 as api
 from pyswarm.clock import Clock, wait_for
 from pyswarm.errors import SwarmError
@@ -41,14 +41,20 @@ class SessionKeeper:
         reporter: Reporter,
         clock: Clock,
         rng: random.Random,
+        joining: bool = False,
     ) -> None:
-        """`connect` picks a manager and makes a channel with the node's present certificate; `describe` tells what the node looks like."""
+        """`connect` picks a manager and makes a channel with the node's present certificate; `describe` tells what the node looks like.
+
+        When `joining`, somebody just said which manager to use: if that one is not to be trusted, trying again would only hide it.
+        """
         self._connect = connect
         self._describe = describe
         self._listener = listener
         self._reporter = reporter
         self._clock = clock
         self._rng = rng
+        self._joining = joining
+        self._removed = False
         self._renewal = asyncio.Event()
         self._session_id = ""
         self.description: api.NodeDescription | None = None
@@ -59,7 +65,7 @@ class SessionKeeper:
         self._renewal.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Raises UntrustedManager when joining and there never was a session."""
         bound = 0.0
         async with asyncio.TaskGroup() as group:
             while True:
@@ -72,16 +78,25 @@ class SessionKeeper:
                     self.description = None
                     if self._clock.monotonic() - started > SESSION_CAP:
                         bound = 0.0  # a session that ends as soon as it begins is no success
-                bound = next_session_bound(bound)
+                bound = REMOVED_SECONDS if self._removed else next_session_bound(bound)
 
     async def _open(self) -> Session | None:
-        """A session, resumed if possible; None when that failed, which is logged."""
+        """A session, resumed if possible; None when that failed, which is logged. Raises as `run`."""
+        self._removed = False
         try:
             description = await self._describe()
             client = await self._connect()
             request = api.SessionRequest(description=description, session_id=self._session_id)
             session = await open_session(client, request, self._clock)
+        except RemovedNode as error:
+            self._removed = True
+            log.error(
+                "this node was removed from the cluster; stop it, and to join again start with an empty state directory", error=str(error)
+            )
+            return None
         except (SwarmError, ExecutorError, OSError) as error:
+            if isinstance(error, UntrustedManager) and self._joining and not self._session_id:
+                raise
             log.warning("no session with a manager", error=str(error))
             return None
         self.description = description

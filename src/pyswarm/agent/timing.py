@@ -13,6 +13,8 @@ from pyswarm.errors import DeadlineExceeded
 R = TypeVar("R")
 
 SESSION_BASE, SESSION_CAP = 0.1, 8.0
+REMOVED_SECONDS = 60.0
+"""The greatest delay for a node that the cluster has removed: it is never wanted back, but its operator should see why in the log."""
 TASK_BASE, TASK_CAP = 1.0, 30.0
 
 

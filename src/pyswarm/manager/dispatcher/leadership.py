@@ -251,9 +251,8 @@ class Leadership:
         if gone.node_id in self.registry:
             return
         node = tx.nodes.get(gone.node_id)
-        if node is None:
-            raise Unknown(f"could not find node {gone.node_id} while trying to add to down nodes store")
-        changed = nodestate.down(node, registered=bool(gone.session_id))
+        # A node that was removed falls silent too.
+        changed = nodestate.down(node, registered=bool(gone.session_id)) if node is not None else None
         if changed is not None:
             tx.nodes.update(changed)
 
