@@ -41,6 +41,7 @@ from pyswarm.manager import genesis
 from pyswarm.manager.allocator import Allocator
 from pyswarm.manager.control.control_service import ControlService
 from pyswarm.manager.dispatcher.service import DispatcherService
+from pyswarm.manager.expulsion import Expulsion
 from pyswarm.manager.health import HealthService
 from pyswarm.manager.keymanager import KeyManager
 from pyswarm.manager.leadership import Leadership, supervise
@@ -133,6 +134,7 @@ class Manager:
         """Serve until cancelled, then stop in the reverse order. Raises what makes a manager impossible: addresses taken, log unusable."""
         if self._config.join_addr and not (self._config.state_dir / "raft").exists():
             raise Unimplemented("joining a cluster as a second manager is not supported yet; join with the worker token")
+        undo = Expulsion(self.store, self._remote).start()
         try:
             await self._remote.listen(self._config.listen_remote)
             self.raft.advertise(self._own_address())
@@ -149,6 +151,7 @@ class Manager:
                 self._health.set_serving("Raft")
                 self._health.set_serving("ControlAPI")
         finally:
+            undo()
             await self._remote.close()
             await self._control.close()
 
