@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 CODE := src tests tools bench
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint types shape contracts proto stale format bench clean
+.PHONY: help venv demo test check lint types shape contracts proto stale scenarios scenarios-check format bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/run.stamp: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -27,7 +27,7 @@ demo: $(VENV)/run.stamp ## Walk the README's story with three real nodes on this
 test: $(VENV)/dev.stamp ## Run the tests
 	$(BIN)/python -m pytest
 
-check: stale lint types contracts shape ## Formatting, lint, types, import contracts, sizes, generated code
+check: stale scenarios-check lint types contracts shape ## Formatting, lint, types, import contracts, sizes, generated code, scenario table
 
 lint: $(VENV)/dev.stamp ## Formatting and lint
 	$(BIN)/ruff format --check --quiet $(CODE)
@@ -47,6 +47,12 @@ proto: $(VENV)/dev.stamp ## Regenerate src/pyswarm/api from proto/
 
 stale: $(VENV)/dev.stamp ## Fail when the generated code differs from proto/
 	$(BIN)/python tools/genproto.py --check
+
+scenarios: $(VENV)/dev.stamp ## Write tests/SCENARIOS.md: which test covers which scenario
+	$(BIN)/python -m tools.scenarios
+
+scenarios-check: $(VENV)/dev.stamp ## Fail when that table is stale or has a gap
+	$(BIN)/python -m tools.scenarios --check
 
 format: $(VENV)/dev.stamp ## Format the code
 	$(BIN)/ruff format --quiet $(CODE)

@@ -349,7 +349,7 @@ async def test_manager_failure_ends_the_node(world: World, tmp_path: Path) -> No
 
 
 async def test_demotion_stops_the_manager(world: World, tmp_path: Path) -> None:
-    """A worker's certificate ends the manager, removes its log and keeps the agent. [dispatcher 189]"""
+    """A worker's certificate ends the manager, removes its log and keeps the agent. [dispatcher 189; store 114]"""
     async with world.running(config(tmp_path)) as node:
         (manager,) = world.managers
         root = await manager.parts.signing_root()

@@ -66,7 +66,7 @@ async def manager(store: Store, clock: VirtualClock, tmp_path: Path) -> AsyncIte
 async def test_locking_and_unlocking(manager: Manager) -> None:
     """The key file follows the cluster's key; only locking tells that secrets were readable before [ca 116] [ca 118] [ca 119].
 
-    [dispatcher 176]
+    [dispatcher 176; store 14, 115]
     """
     await manager.lock(b"a" * 32)
     assert (manager.keystore.kek, manager.locked) == (b"a" * 32, 1)

@@ -169,7 +169,7 @@ def test_header_update(tmp_path: Path) -> None:
 
 
 def test_kek_rotation(tmp_path: Path) -> None:
-    """A newer KEK re-encrypts key and data keys in one write; older or equal ones do nothing [ca 96] [ca 116]."""
+    """A newer KEK re-encrypts key and data keys in one write; older or equal ones do nothing [ca 96] [ca 116; store 14]."""
     store = KeyStore(tmp_path)
     put(store, ONE)
     store.update_data_keys(lambda _: dek.DataKeys(b"data"))
@@ -250,7 +250,7 @@ def test_damaged_key(tmp_path: Path, content: bytes) -> None:
 
 
 def test_accidental_decryption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that opens by chance under a wrong KEK is still refused, because its data keys do not [ca 103]."""
+    """A key that opens by chance under a wrong KEK is still refused, because its data keys do not [ca 103; store 15]."""
     store = KeyStore(tmp_path, LOCK)
     put(store, ONE)
     store.update_data_keys(lambda _: dek.DataKeys(b"data"))
@@ -280,7 +280,7 @@ def test_legacy_key_files(tmp_path: Path) -> None:
 
 
 def test_first_data_key(tmp_path: Path) -> None:
-    """The first start makes a data key, the second finds it and writes nothing [ca 113]."""
+    """The first start makes a data key, the second finds it and writes nothing [ca 113; store 11]."""
     put(KeyStore(tmp_path), ONE)
     store = KeyStore(tmp_path)
     store.read()

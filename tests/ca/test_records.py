@@ -23,7 +23,7 @@ def plain_der() -> bytes:
 
 @given(st.binary(max_size=100))
 def test_record_round_trip(data: bytes) -> None:
-    """Records open with their key and no other, and plain ones only without key [ca 105] [ca 107]."""
+    """Records open with their key and no other, and plain ones only without key [ca 105] [ca 107; store 3, 5, 6 in part]."""
     sealed = records.encrypt(data, KEK)
     assert records.decrypt(sealed, KEK) == data
     assert records.decrypt(records.encrypt(data, b""), b"") == data
@@ -34,7 +34,7 @@ def test_record_round_trip(data: bytes) -> None:
 
 
 def test_unknown_algorithm() -> None:
-    """A record of an algorithm from the future is refused [ca 108]."""
+    """A record of an algorithm from the future is refused [ca 108; store 6 in part]."""
     with pytest.raises(records.CannotDecryptError, match="algorithm 9"):
         records.decrypt(api.MaybeEncryptedRecord(algorithm=9, data=b"x").SerializeToString(), KEK)  # type: ignore[arg-type]
 
@@ -63,7 +63,7 @@ def test_secretbox_known_answer() -> None:
 
 
 def test_secretbox_records() -> None:
-    """A secretbox record opens with its key only, and a nonce of the wrong size is named [ca 106]."""
+    """A secretbox record opens with its key only, and a nonce of the wrong size is named [ca 106; store 4]."""
     nonce = bytes(range(24))
     algorithm = api.MaybeEncryptedRecord.Algorithm.SECRETBOX_SALSA20_POLY1305
     message = api.MaybeEncryptedRecord(algorithm=algorithm, data=secretbox.seal(KEK, nonce, b"dek"), nonce=nonce)
@@ -139,7 +139,7 @@ def test_legacy_keys() -> None:
 
 
 def test_data_key_headers() -> None:
-    """Data keys survive the headers under the right KEK only, and a pending key needs a current one [ca 111]."""
+    """Data keys survive the headers under the right KEK only, and a pending key needs a current one [ca 111; store 10]."""
     cases = [(dek.DataKeys(b"c"), 1), (dek.DataKeys(b"c", b"p"), 2), (dek.DataKeys(b"c", needs_rotation=True), 2)]
     for keys, count in cases:
         for kek in (b"", KEK):
@@ -156,7 +156,7 @@ def test_data_key_headers() -> None:
 
 
 def test_foreign_headers_stay() -> None:
-    """Writing data keys leaves other headers alone, and removing them removes only them [ca 115]."""
+    """Writing data keys leaves other headers alone, and removing them removes only them [ca 115; store 13]."""
     headers = dek.write({"hello": "world"}, dek.DataKeys(b"c", b"p", needs_rotation=True), KEK)
     assert headers["hello"] == "world"
     assert dek.write(headers, None, KEK) == {"hello": "world"}
@@ -164,13 +164,13 @@ def test_foreign_headers_stay() -> None:
 
 @pytest.mark.parametrize(("old", "new", "rotate"), [(b"", KEK, True), (KEK, b"", False), (KEK, OTHER, False), (b"", b"", False)])
 def test_rekey(old: bytes, new: bytes, rotate: bool) -> None:
-    """Only from unlocked to locked do data keys need rotation; they themselves never change [ca 112]."""
+    """Only from unlocked to locked do data keys need rotation; they themselves never change [ca 112; store 9]."""
     keys = dek.DataKeys(b"c", b"p")
     assert dek.read(dek.rekey(dek.write({}, keys, old), old, new), new) == dek.DataKeys(b"c", b"p", needs_rotation=rotate)
 
 
 def test_asking_for_data_keys() -> None:
-    """A wanted rotation begins when the keys are asked for; finishing it keeps a further wish [ca 114] [ca 115]."""
+    """A wanted rotation begins when the keys are asked for; finishing it keeps a further wish [ca 114] [ca 115; store 12, 13]."""
     assert dek.DataKeys(b"c").asked(b"f") == dek.DataKeys(b"c")
     assert dek.DataKeys(b"c", needs_rotation=True).asked(b"f") == dek.DataKeys(b"c", b"f")
     assert dek.DataKeys(b"c", b"p", needs_rotation=True).asked(b"f") == dek.DataKeys(b"c", b"p", needs_rotation=True)

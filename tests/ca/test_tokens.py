@@ -76,7 +76,7 @@ def test_role_for() -> None:
 
 
 def test_unlock_key_text() -> None:
-    """Unlock keys survive printing; anything else is refused [ca 110]."""
+    """Unlock keys survive printing; anything else is refused [ca 110; store 8]."""
     key = unlock.generate()
     text = unlock.to_text(key)
     assert re.fullmatch(r"SWMKEY-1-[A-Za-z0-9+/]{43}", text)

@@ -55,7 +55,7 @@ def test_generic_resources_of_a_node(alone: Cluster) -> None:
 
 
 def test_locked_manager(alone: Cluster) -> None:
-    """A locked manager starts with its key only, and says so otherwise. [cli 95]"""
+    """A locked manager starts with its key only, and says so otherwise. [cli 95; store 115]"""
     alone.start("node-1", "--listen-control-api", str(alone.socket), "--listen-remote-api", alone.remote, "--autolock", *alone.executor)
     alone.await_manager()
     key = alone.ask("cluster", "unlock-key", "x").split()[-1]
@@ -73,7 +73,7 @@ def test_locked_manager(alone: Cluster) -> None:
 
 
 def test_the_lock_can_be_taken_off(alone: Cluster) -> None:
-    """With autolock off again the next start needs no key. [cli 34]"""
+    """With autolock off again the next start needs no key. [cli 34; store 115]"""
     alone.start("node-1", "--listen-control-api", str(alone.socket), "--listen-remote-api", alone.remote, "--autolock", *alone.executor)
     alone.await_manager()
     alone.ask("cluster", "update", "default", "--autolock=false")

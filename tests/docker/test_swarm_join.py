@@ -104,7 +104,10 @@ def swarm() -> Iterator[Swarm]:
 
 
 def test_the_engine_is_a_node(swarm: Swarm) -> None:
-    """Both sides agree that the engine is a worker: same id, active, with the manager's address and the engine's description."""
+    """Both sides agree that the engine is a worker: same id, active, with the manager's address and the engine's description.
+
+    [ca 190 in part]
+    """
     info = swarm.client.info()["Swarm"]
     assert info["LocalNodeState"] == "active"
     assert info["ControlAvailable"] is False
@@ -220,7 +223,7 @@ def test_leaving(swarm: Swarm) -> None:
 
 
 async def test_forced_renewal(swarm: Swarm, tmp_path: Path) -> None:
-    """Told to rotate its certificate, the engine gets a new one, and registers with that when its session ends."""
+    """Told to rotate its certificate, the engine gets a new one, and registers with that when its session ends. [ca 190 in part]"""
     certificate = swarm.engine.directory / "data" / "swarm" / "certificates" / "swarm-node.crt"
     await asyncio.to_thread(swarm.client.swarm.leave)
     settings = Settings(listen_control_api=str(tmp_path / "swarm.sock"), listen_remote_api=f"127.0.0.1:{free_port()}")

@@ -16,7 +16,7 @@ async def check(health: HealthService, name: str) -> Status.ValueType:
 
 
 async def test_names() -> None:
-    """A registered name serves once its part does; the empty name always; others are not found. [control 161 in part]"""
+    """A registered name serves once its part does; the empty name always; others are not found. [control 161]"""
     health = HealthService("Raft", "ControlAPI")
     assert [await check(health, name) for name in ("Raft", "ControlAPI", "")] == [Status.NOT_SERVING, Status.NOT_SERVING, Status.SERVING]
     health.set_serving("Raft")

@@ -108,7 +108,7 @@ async def test_garbage_is_an_invalid_argument(manager: grpc.aio.Channel) -> None
 
 
 async def test_received_messages_are_limited(manager: grpc.aio.Channel) -> None:
-    """More than 4 MiB in one message is refused; answers may be larger. [control 160 in part]"""
+    """More than 4 MiB in one message is refused; answers may be larger. [control 160]"""
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await DispatcherStub(manager).Heartbeat(api.HeartbeatRequest(session_id="x" * 5 * 1024 * 1024), timeout=10)
     assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

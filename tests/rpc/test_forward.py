@@ -27,7 +27,7 @@ async def test_leader_lets_pass(clock: VirtualClock) -> None:
 
 
 async def test_call_waits_for_leadership(clock: VirtualClock) -> None:
-    """A call that comes while the node is still starting waits and runs as soon as it leads. [dispatcher 172]"""
+    """A call that comes while the node is still starting waits and runs as soon as it leads. [dispatcher 172; control 159]"""
     leader = Leader(leading=False)
     call = asyncio.create_task(LeaderDoor(leader, clock).find())
     await clock.advance(3)
@@ -39,7 +39,10 @@ async def test_call_waits_for_leadership(clock: VirtualClock) -> None:
 
 
 async def test_no_leader_for_long(clock: VirtualClock) -> None:
-    """Ten seconds without a leader, and calls fail with the known sentence, later ones at once, until there is one. [dispatcher 172]"""
+    """Ten seconds without a leader, and calls fail with the known sentence, later ones at once, until there is one.
+
+    [dispatcher 172; control 159]
+    """
     view = View("manager-1")
     managers = Managers(view, manager_security(Authority()), clock)
     running = asyncio.create_task(managers.run())

@@ -152,7 +152,7 @@ async def test_arguments_before_anything_else(control: ControlService) -> None:
 
 
 async def test_large_specs(control: ControlService) -> None:
-    """A service of 1 MiB can be made, but not changed: the entry would hold its spec twice. [control 160 in part]"""
+    """A service of 1 MiB can be made, but not changed: the entry would hold its spec twice. [control 160]"""
     spec = service_spec()
     spec.task.container.env.append("A=" + "x" * (1 << 20))
     service = await create(control, spec)

@@ -247,7 +247,7 @@ async def test_snapshot_is_immutable(store: Store) -> None:
 
 
 async def test_watch_filters_and_ends(store: Store) -> None:
-    """A watch yields the commits that hold a wanted event, reduced to those; leaving it unsubscribes. [store 41]"""
+    """A watch yields the commits that hold a wanted event, reduced to those; leaving it unsubscribes. [store 48]"""
     with store.watch(lambda e: e.action is Action.CREATE and e.obj.id == "id00002") as watch:
         await store.update(lambda tx: tx.nodes.create(node(1)))
         await store.update(lambda tx: (tx.nodes.create(node(2)), tx.nodes.create(node(3))))
