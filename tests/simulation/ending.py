@@ -1,0 +1,113 @@
+"""What a cluster has come to once nothing disturbs it any more: everything as asked for, nothing left over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from pyswarm.api import v1 as api
+from pyswarm.manager.orchestrator.reaper import is_over, limit_of
+from pyswarm.manager.store import Store, by
+from tests.simulation.judge import history_too_long
+from tests.simulation.trace import short
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes import SimNode
+
+S = api.TaskState
+Availability = api.NodeSpec.Availability
+
+
+def problems(store: Store, workers: Sequence[SimNode]) -> list[str]:
+    """What is not as it should be in the end. One sentence each."""
+    return [*_nodes(store, workers), *_services(store), *_tasks(store), *_machines(store, workers), *_databases(store, workers)]
+
+
+def _nodes(store: Store, workers: Sequence[SimNode]) -> Iterator[str]:
+    for worker in workers:
+        node = store.nodes.get(worker.node_id)
+        if node is None:
+            yield f"{worker.name} is not in the store"
+        elif node.status.state != api.NodeStatus.READY:
+            yield f"{worker.name} is {api.NodeStatus.State.Name(node.status.state)}"
+
+
+def _services(store: Store) -> Iterator[str]:
+    for service in store.services:
+        name, tasks = service.spec.annotations.name, store.tasks.find(by.service(service.id))
+        running = [t for t in tasks if t.desired_state == S.RUNNING == t.status.state]
+        if service.spec.WhichOneof("mode") == "replicated":
+            if len(running) != service.spec.replicated.replicas:
+                yield f"{name} has {len(running)} of {service.spec.replicated.replicas} tasks running"
+        else:
+            yield from _global(store, name, running)
+        if old := [short(t.id) for t in running if t.spec.container.image != service.spec.task.container.image]:
+            yield f"{name} is updated, but {old} are not"
+        if service.update_status.state in {api.UpdateStatus.UPDATING, api.UpdateStatus.ROLLBACK_STARTED}:
+            yield f"{name} is still being updated"
+        if wrong := history_too_long(service, tasks, limit_of(store, service)):
+            yield wrong
+
+
+def _global(store: Store, name: str, running: Sequence[api.Task]) -> Iterator[str]:
+    on = [t.node_id for t in running]
+    for node in store.nodes:
+        count = on.count(node.id)
+        ready = node.status.state == api.NodeStatus.READY
+        wanted = {0, 1} if node.spec.availability == Availability.PAUSE else {int(ready and node.spec.availability == Availability.ACTIVE)}
+        if count not in wanted:
+            yield f"{name} has {count} tasks on node {short(node.id)}"
+
+
+def _tasks(store: Store) -> Iterator[str]:
+    for task in store.tasks:
+        place = f"task {short(task.id)} of {task.service_annotations.name}.{task.slot}"
+        if task.service_id not in store.services:
+            yield f"{place} is left of a service that is gone"
+        if task.desired_state <= S.RUNNING and task.status.state != S.RUNNING:
+            yield f"{place} is {S.Name(task.status.state)} ({task.status.err})"
+        if task.desired_state > S.RUNNING and task.status.state <= S.RUNNING:
+            yield f"{place} is still {S.Name(task.status.state)}"
+        if is_over(task):
+            yield f"{place} is over and not deleted"
+        node = store.nodes.get(task.node_id)
+        if node is not None and task.status.state <= S.RUNNING and node.spec.availability == Availability.DRAIN:
+            yield f"{place} is on a drained node"
+
+
+def _machines(store: Store, workers: Sequence[SimNode]) -> Iterator[str]:
+    for worker in workers:
+        assigned = {t.id: t for t in store.tasks.find(by.node(worker.node_id))}
+        for task_id, container in worker.machine.containers.items():
+            alive = container.started_at is not None and container.exit_code is None
+            task = assigned.get(task_id)
+            if task is None:
+                yield f"{worker.name} has a container of task {short(task_id)}, which it was not given"
+            elif alive and task.status.state != S.RUNNING:
+                yield f"{worker.name} runs task {short(task_id)}, which is {S.Name(task.status.state)} in the store"
+        for task in assigned.values():
+            found = worker.machine.containers.get(task.id)
+            if task.status.state == S.RUNNING and (found is None or found.started_at is None or found.exit_code is not None):
+                yield f"{worker.name} does not run task {short(task.id)}, which is RUNNING in the store"
+
+
+def _databases(store: Store, workers: Sequence[SimNode]) -> Iterator[str]:
+    for worker in workers:
+        wanted = {t.id: t for t in store.tasks.find(by.node(worker.node_id)) if t.status.state >= S.ASSIGNED}
+        stored = {t.id: (t, assigned) for t, assigned in worker.rows()}
+        for task_id in sorted({*wanted, *stored}):
+            if task_id not in stored:
+                yield f"the database of {worker.name} lacks task {short(task_id)}"
+            elif task_id not in wanted or not stored[task_id][1]:
+                yield f"the database of {worker.name} still has task {short(task_id)}"
+            else:
+                yield from _row(worker.name, stored[task_id][0], wanted[task_id])
+
+
+def _row(worker: str, stored: api.Task, wanted: api.Task) -> Iterator[str]:
+    if stored.status.state != wanted.status.state and wanted.status.state <= S.RUNNING:
+        here, there = S.Name(stored.status.state), S.Name(wanted.status.state)
+        yield f"task {short(wanted.id)} is {here} for the database of {worker} and {there} for the store"
+    if stored.desired_state != wanted.desired_state:
+        here, there = S.Name(stored.desired_state), S.Name(wanted.desired_state)
+        yield f"task {short(wanted.id)} is to be {here} for the database of {worker} and {there} for the store"
