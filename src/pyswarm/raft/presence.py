@@ -22,6 +22,10 @@ class Patience:
         """Wait for another random time."""
         self.ticks = self._chance.randint(self._election, 2 * self._election - 1)
 
+    def draw_short(self) -> None:
+        """After an election that may have no winner: nobody leads, so there is nobody to give time to."""
+        self.ticks = self._chance.randint(2, max(2, self._election - 2))
+
 
 class Presence:
     """Whether the replicated table says what is true about this member. A leader corrects its own entry, asking once per term."""
