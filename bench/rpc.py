@@ -60,7 +60,7 @@ class Alone:
     def leader(self) -> None:
         """Not asked."""
 
-    def leader_channel(self) -> None:
+    def leader_line(self) -> None:
         """Nobody else leads."""
 
     def leaderless(self) -> bool:

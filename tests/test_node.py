@@ -296,7 +296,7 @@ async def test_bad_tokens(world: World, tmp_path: Path, token: Callable[[ToyCA],
 
 
 async def test_nobody_to_join(world: World, tmp_path: Path) -> None:
-    """An address where nobody listens is named. [dispatcher 184]"""
+    """An address where nobody listens is named. [dispatcher 184; cli 93]"""
     joining = replace(config(tmp_path), join_addr="127.0.0.1:1", join_token=tokens.generate(Authority().root.bundle))
     error = await failure_of(world.node(joining))
     assert "cannot join the cluster at 127.0.0.1:1: " in error.message
@@ -304,7 +304,7 @@ async def test_nobody_to_join(world: World, tmp_path: Path) -> None:
 
 
 async def test_directory_of_another_cluster(world: World, tmp_path: Path) -> None:
-    """Who asks for another cluster than the one on disk is told so; the disk stays as it is."""
+    """Who asks for another cluster than the one on disk is told so; the disk stays as it is. [dispatcher 193; ca 79 in part]"""
     async with world.running(config(tmp_path)):
         pass
     root = tmp_path / "state" / "certificates" / "swarm-root-ca.crt"
@@ -366,7 +366,7 @@ async def test_demotion_stops_the_manager(world: World, tmp_path: Path) -> None:
 
 
 async def test_promotion_and_demotion(world: World, tmp_path: Path) -> None:
-    """A desired role leads to a new certificate, that to a manager which asks others for membership; and back. [dispatcher 187]"""
+    """A desired role leads to a new certificate, that to a manager which asks others for membership; and back. [dispatcher 187; ca 89]"""
     async with cluster(tmp_path) as (toy, server):
         async with world.running(replace(config(tmp_path), join_addr=server.address, join_token=toy.worker_token)) as node:
             (agent,) = world.agents

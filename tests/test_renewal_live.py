@@ -7,7 +7,7 @@ import contextlib
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -108,6 +108,12 @@ async def renew(node: LiveNode) -> None:
     assert node.state_files.read().cert_pem == node.security.current.cert_pem
 
 
+async def only_newest(swarm: LiveCluster, node: LiveNode) -> None:
+    """Wait until a node has no connection any more that was made with another certificate than its present one."""
+    fresh = leaf(node.security.current.cert_pem)
+    await until(lambda: shown_by(swarm, node) == {fresh}, "only the new certificate is in use")
+
+
 async def grows(swarm: LiveCluster, replicas: int) -> None:
     """The assignments go on: every node gets new tasks and reports them."""
     service = next(iter(swarm.store.services))
@@ -121,7 +127,10 @@ async def grows(swarm: LiveCluster, replicas: int) -> None:
 
 
 async def test_worker(swarm: LiveCluster) -> None:
-    """Five renewals of a worker: each moves the session to a connection with the new certificate and changes nothing else. [ca 84]"""
+    """Five renewals of a worker: each moves the session to a connection with the new certificate and changes nothing else.
+
+    [ca 84; ca 191; dispatcher 114 in part]
+    """
     worker = swarm.nodes[1]
     watch = Watch(swarm)
     for _ in range(RENEWALS):
@@ -133,7 +142,7 @@ async def test_worker(swarm: LiveCluster) -> None:
 
 
 async def test_manager(swarm: LiveCluster) -> None:
-    """Five renewals of a manager: both its ports show the new certificate, and nobody notices. [ca 84]"""
+    """Five renewals of a manager: both its ports show the new certificate, and nobody notices. [ca 84; ca 191; dispatcher 114 in part]"""
     founder = swarm.founder
     watch = Watch(swarm)
     async with asking(swarm) as answers:
@@ -151,13 +160,23 @@ async def test_manager(swarm: LiveCluster) -> None:
     await grows(swarm, 6)
 
 
+async def test_command_in_the_middle(swarm: LiveCluster) -> None:
+    """A command that looked at the manager's certificate before its renewal, and calls after it, gets its answer."""
+    async with contextlib.AsyncExitStack() as stack:
+        connecting = client.connect(swarm.founder.settings.listen_control_api)
+        opened = await asyncio.to_thread(connecting.__enter__)
+        stack.push_async_callback(asyncio.to_thread, connecting.__exit__, None, None, None)
+        await renew(swarm.founder)
+        answer = await asyncio.to_thread(opened.ask, opened.control.ListNodes, api.ListNodesRequest())
+        assert len(answer.nodes) == 2
+
+
 async def test_both_at_once(swarm: LiveCluster) -> None:
     """Manager and worker renew in the same moment, again and again."""
     watch = Watch(swarm)
     for _ in range(RENEWALS):
         await asyncio.gather(*(renew(node) for node in swarm.nodes))
-    fresh = leaf(swarm.nodes[1].security.current.cert_pem)
-    await until(lambda: shown_by(swarm, swarm.nodes[1]) == {fresh}, "only the new certificate is in use")
+    await only_newest(swarm, swarm.nodes[1])
     watch.check()
     await grows(swarm, 6)
 
@@ -179,18 +198,16 @@ async def test_told_by_the_cluster(swarm: LiveCluster) -> None:
     await swarm.store.update(rotate)
     await until(lambda: outcomes, "the certificate is renewed")
     assert worker.security.current.cert_pem != before
-    fresh = leaf(worker.security.current.cert_pem)
-    await until(lambda: shown_by(swarm, worker) == {fresh}, "only the new certificate is in use")
+    await only_newest(swarm, worker)
     assert outcomes == [renewal.Update(role=WORKER)]
     watch.check()
 
 
 @pytest.fixture
-def punctual(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def punctual(monkeypatch: pytest.MonkeyPatch) -> None:
     """Certificates begin to the second, and are renewed at half of their validity."""
     monkeypatch.setattr(root, "_to_minute", int)
     monkeypatch.setattr(renewal, "_LATEST", renewal._EARLIEST)
-    yield
 
 
 @pytest.mark.parametrize("seconds", [-1800.0, 4.0])
@@ -209,8 +226,7 @@ async def test_by_itself(swarm: LiveCluster, punctual: None, seconds: float) -> 
     await until(lambda: worker.security.current.cert_pem != aged, "the certificate is renewed")
     assert time.time() >= due
     assert worker.state_files.read().cert_pem == worker.security.current.cert_pem
-    fresh = leaf(worker.security.current.cert_pem)
-    await until(lambda: shown_by(swarm, worker) == {fresh}, "only the new certificate is in use")
+    await only_newest(swarm, worker)
     watch.check()
 
 

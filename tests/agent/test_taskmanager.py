@@ -58,7 +58,7 @@ async def forever() -> None:
 
 
 async def test_life(clock: VirtualClock) -> None:
-    """Desired ACCEPTED, then READY, then RUNNING: each call once, every state reported in order. [dispatcher 131]"""
+    """Desired ACCEPTED, then READY, then RUNNING: each call once, every state reported in order. [dispatcher 131; orchestration 3, 5, 9]"""
     d = Driven(clock, task("t", S.ACCEPTED))
     async with d.running():
         assert d.states == [S.ACCEPTED]
@@ -83,7 +83,7 @@ async def test_updates_that_change_nothing(clock: VirtualClock) -> None:
 
 
 async def test_shutdown_interrupts_the_wait_at_once(clock: VirtualClock) -> None:
-    """No time passes between the update and the shutdown, which is called once. [dispatcher 133, trap 32]"""
+    """No time passes between the update and the shutdown, which is called once. [dispatcher 133, trap 32; orchestration 7]"""
     d = Driven(clock, task("t"))
     async with d.running():
         before = clock.now()
@@ -133,7 +133,7 @@ async def test_temporary_failures_are_tried_again(clock: VirtualClock) -> None:
 
 
 async def test_foreign_cancellation_is_tried_again(clock: VirtualClock) -> None:
-    """A call that was cancelled, but not by us, changes nothing and is made again. [dispatcher 138]"""
+    """A call that was cancelled, but not by us, changes nothing and is made again. [dispatcher 138; orchestration 5]"""
     d = Driven(clock, task("t"), {"start": [asyncio.CancelledError()]})
     async with d.running():
         assert d.states[-1] == S.STARTING
@@ -152,7 +152,10 @@ async def test_news_end_the_pause(clock: VirtualClock) -> None:
 
 @pytest.mark.parametrize(("operation", "state"), [("prepare", S.REJECTED), ("start", S.FAILED), ("wait", S.FAILED)])
 async def test_fatal_failures(clock: VirtualClock, operation: str, state: S.ValueType) -> None:
-    """A failure for good ends in REJECTED or FAILED and is not tried again; a bug in an executor is one too. [dispatcher 137]"""
+    """A failure for good ends in REJECTED or FAILED and is not tried again; a bug in an executor is one too.
+
+    [dispatcher 137; orchestration 4]
+    """
     for error in (ExecutorError("test error"), ZeroDivisionError("test error")):
         d = Driven(clock, task("t"), {operation: [error]})
         async with d.running():
@@ -162,7 +165,7 @@ async def test_fatal_failures(clock: VirtualClock, operation: str, state: S.Valu
 
 
 async def test_non_zero_exit(clock: VirtualClock) -> None:
-    """The exit code is in the container status and the error in words. [dispatcher 139]"""
+    """The exit code is in the container status and the error in words. [dispatcher 139; orchestration 6]"""
     d = Driven(clock, task("t"))
     async with d.running():
         d.engine.exit("t", 3)
@@ -181,7 +184,7 @@ async def test_failed_shutdown(clock: VirtualClock) -> None:
 
 
 async def test_adoption(clock: VirtualClock) -> None:
-    """A task that was starting when the daemon died finds its container started, and goes on. [dispatcher 136, 139]"""
+    """A task that was starting when the daemon died finds its container started, and goes on. [dispatcher 136, 139; orchestration 3, 5]"""
     d = Driven(clock, task("t", S.RUNNING, S.PREPARING))
     d.engine.containers["t"] = asyncio.Event()
     d.engine.running.add("t")

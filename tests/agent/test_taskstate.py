@@ -43,7 +43,7 @@ def status(state: S.ValueType, message: str = "m", err: str = "") -> api.TaskSta
     ],
 )
 def test_steps(desired: S.ValueType, state: S.ValueType, step: Step | None) -> None:
-    """The step for each pair, as section 22 lists them. [dispatcher 136, 138, 142; orchestration 2.4]"""
+    """The step for each pair, as section 22 lists them. [dispatcher 136, 138, 142; orchestration 2.4; orchestration 3, 5, 9, 10]"""
     assert next_step(desired, state) == step
 
 
@@ -59,14 +59,17 @@ def test_every_pair_moves_forward_or_rests(desired: S.ValueType, state: S.ValueT
 
 @pytest.mark.parametrize("desired", [S.SHUTDOWN, S.REMOVE])
 def test_stop(desired: S.ValueType) -> None:
-    """A new task is stopped to SHUTDOWN, also when it is to be removed; a finished one is not touched. [dispatcher 140, 141]"""
+    """A new task is stopped to SHUTDOWN, also when it is to be removed; a finished one is not touched.
+
+    [dispatcher 140, 141; orchestration 7, 8]
+    """
     assert next_step(desired, S.NEW) == Step(S.SHUTDOWN, "shutdown", D)
     for state in (S.COMPLETE, S.SHUTDOWN, S.FAILED, S.REJECTED, S.REMOVE):
         assert next_step(desired, state) is None
 
 
 def test_resolved_with_controller() -> None:
-    """A controller makes ASSIGNED ACCEPTED, and changes nothing later. [dispatcher 135]"""
+    """A controller makes ASSIGNED ACCEPTED, and changes nothing later. [dispatcher 135; orchestration 1]"""
     accepted = resolved(status(S.ASSIGNED), None)
     assert (accepted.state, accepted.message) == (S.ACCEPTED, "accepted")
     assert resolved(accepted, None) == accepted
@@ -77,7 +80,10 @@ def test_resolved_with_controller() -> None:
     [(S.ASSIGNED, S.REJECTED), (S.READY, S.REJECTED), (S.STARTING, S.FAILED), (S.RUNNING, S.FAILED), (S.COMPLETE, S.COMPLETE)],
 )
 def test_resolved_without_controller(state: S.ValueType, after: S.ValueType) -> None:
-    """Without one the task is rejected, or failed once it may have run; a later success does not undo it. [dispatcher 135]"""
+    """Without one the task is rejected, or failed once it may have run; a later success does not undo it.
+
+    [dispatcher 135; orchestration 2]
+    """
     changed = resolved(status(state), ExecutorError("no"))
     assert (changed.state, changed.message, changed.err) == (after, "resolving controller failed", "no")
     assert resolved(changed, None).state == after
@@ -111,13 +117,13 @@ def wrapped(cause: BaseException) -> Exception:
     ],
 )
 def test_outcomes(error: BaseException | None, expected: Outcome) -> None:
-    """Passing failures are recognised through any number of wrappings. [dispatcher 136, 144]"""
+    """Passing failures are recognised through any number of wrappings. [dispatcher 136, 144; orchestration 3, 5]"""
     assert outcome(error) is expected
 
 
 @pytest.mark.parametrize(("state", "after"), [(S.PREPARING, S.REJECTED), (S.STARTING, S.FAILED), (S.RUNNING, S.FAILED)])
 def test_fatal_error(state: S.ValueType, after: S.ValueType) -> None:
-    """A failure keeps the message and says why; before STARTING it is a rejection. [dispatcher 137]"""
+    """A failure keeps the message and says why; before STARTING it is a rejection. [dispatcher 137; orchestration 4]"""
     assert failed(status(state, "preparing"), ExecutorError("test error")) == status(after, "preparing", "test error")
 
 
@@ -135,7 +141,7 @@ def test_error_without_text_is_named() -> None:
 
 
 def test_exit_code_and_container() -> None:
-    """From STARTING on the container's facts belong to the status; the error's exit code counts. [dispatcher 138, 139]"""
+    """From STARTING on the container's facts belong to the status; the error's exit code counts. [dispatcher 138, 139; orchestration 6]"""
     fresh = api.ContainerStatus(container_id="c", pid=7)
     running = with_runtime(status(S.RUNNING), fresh, None, None)
     assert running.container == fresh

@@ -64,7 +64,10 @@ async def manager(store: Store, clock: VirtualClock, tmp_path: Path) -> AsyncIte
 
 
 async def test_locking_and_unlocking(manager: Manager) -> None:
-    """The key file follows the cluster's key; only locking tells that secrets were readable before [ca 116] [ca 118] [ca 119]."""
+    """The key file follows the cluster's key; only locking tells that secrets were readable before [ca 116] [ca 118] [ca 119].
+
+    [dispatcher 176]
+    """
     await manager.lock(b"a" * 32)
     assert (manager.keystore.kek, manager.locked) == (b"a" * 32, 1)
     assert manager.keystore.data_keys() == dek.DataKeys(b"data", needs_rotation=True)

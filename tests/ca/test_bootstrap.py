@@ -108,7 +108,7 @@ async def test_new_autolocked_cluster(node: Start) -> None:
 
 @pytest.mark.parametrize("root_only", [True, False])
 async def test_incomplete_directory(node: Start, root_only: bool) -> None:
-    """A root alone, or a pair alone, is replaced by a new cluster [ca 71]."""
+    """A root alone, or a pair alone, is replaced by a new cluster [ca 71]. [dispatcher 182]"""
     if root_only:
         KeyStore(node.directory).write_root(ROOT.bundle)
     else:
@@ -157,7 +157,10 @@ async def test_root_of_another_cluster(node: Start) -> None:
 
 
 async def test_expired_certificate(node: Start) -> None:
-    """An expired certificate is an error unless a new cluster is forced; one from the future always is [ca 75] [ca 80]."""
+    """An expired certificate is an error unless a new cluster is forced; one from the future always is [ca 75] [ca 80].
+
+    [dispatcher 192 in part]
+    """
     node.fill(CREDENTIALS, ROOT.bundle)
     node.clock._now += 200 * pki.DAY
     with pytest.raises(SwarmError, match="not valid after"):
@@ -243,7 +246,10 @@ async def test_unreachable(node: Start) -> None:
 
 
 async def test_fips(node: Start) -> None:
-    """A node is refused by clusters that demand FIPS: by token before asking anyone, by certificate afterwards [ca 181]."""
+    """A node is refused by clusters that demand FIPS: by token before asking anyone, by certificate afterwards [ca 181].
+
+    [dispatcher 185 in part]
+    """
     with pytest.raises(FailedPrecondition, match="node is not FIPS-enabled but cluster requires FIPS"):
         await node.start(join_addr="m:1", join_token=tokens.generate(ROOT.bundle, fips=True))
     assert node.direct.dials == []

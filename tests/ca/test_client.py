@@ -82,7 +82,7 @@ async def test_fetching_the_root(world: World) -> None:
 
 @pytest.mark.parametrize("fips", [False, True])
 async def test_wrong_fingerprint(world: World, fips: bool) -> None:
-    """A root that is not the token's is refused [ca 40]."""
+    """A root that is not the token's is refused [ca 40]. [cli 93]"""
     task = await world.passing(world.client.fetch_root(tokens.generate(b"another root", fips=fips)))
     with pytest.raises(FingerprintError, match=r"^remote CA does not match fingerprint\. Expected: [0-9a-f]{64}$"):
         task.result()

@@ -11,7 +11,7 @@ from pyswarm.ca import files
 
 
 def test_content_and_mode(tmp_path: Path) -> None:
-    """A written file holds the data with the asked-for mode and nothing else is left behind."""
+    """A written file holds the data with the asked-for mode and nothing else is left behind. [dispatcher 200]"""
     path = tmp_path / "key"
     files.write_atomically(path, b"one")
     files.write_atomically(path, b"two", 0o644)

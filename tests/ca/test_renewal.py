@@ -46,6 +46,13 @@ class Node(World):
             await self.clock.advance(seconds / steps)
             await asyncio.sleep(0.001)
 
+    async def finish(self, count: int) -> None:
+        """Let the threads end what was begun: so many renewals."""
+        async with asyncio.timeout(10):
+            while len(self.updates) < count:
+                await self.clock.advance(0.001)
+                await asyncio.sleep(0.001)
+
 
 @pytest.fixture
 async def node(store: Store, clock: VirtualClock, tmp_path: Path) -> AsyncIterator[Node]:
@@ -92,9 +99,66 @@ async def test_renewed_in_time(node: Node) -> None:
         await node.pass_time(44 * pki.DAY)
         assert node.security.current is before
         await node.pass_time(30 * pki.DAY)
+        await node.finish(1)
     assert node.security.current.cert_pem != before.cert_pem
     assert node.updates == [Update(role=WORKER)]
     assert node.keystore.read().cert_pem == node.security.current.cert_pem
+
+
+class Calendar:
+    """A virtual clock whose calendar can be set without time passing."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.ahead = 0.0
+        self._clock = clock
+        self.monotonic, self.sleep = clock.monotonic, clock.sleep
+
+    def now(self) -> float:
+        """What the calendar says."""
+        return self._clock.now() + self.ahead
+
+
+@pytest.fixture
+def calendar(node: Node) -> Calendar:
+    """The node's own, in place of the cluster's clock."""
+    made = Calendar(node.clock)
+    node.renewer = Renewer(node.security, node.keystore, node.client, made, random.Random(2))
+    node.renewer.subscribe(node.updates.append)
+    return made
+
+
+async def test_machine_that_slept(node: Node, calendar: Calendar) -> None:
+    """A calendar that jumps past the renewal's moment is noticed within an hour, though no timer ran meanwhile."""
+    async with running(node.renewer.run()):
+        await node.pass_time(7200)
+        assert node.updates == []
+        calendar.ahead = 80 * pki.DAY
+        await node.pass_time(3700)
+        await node.finish(1)
+    assert node.updates == [Update(role=WORKER)]
+
+
+async def test_clocks_that_disagree(node: Node, calendar: Calendar) -> None:
+    """Where a new certificate is due at once by the node's own calendar, the cluster is still left alone for a minute."""
+    calendar.ahead = 80 * pki.DAY
+    async with running(node.renewer.run()):
+        await node.pass_time(600, 600)
+    assert 2 <= len(node.updates) <= 11
+
+
+async def test_moment_is_chosen_once(node: Node) -> None:
+    """Looking at the calendar every hour does not draw the renewal towards the beginning of its window."""
+    for seed in range(6):
+        current = node.security.current
+        node.renewer = Renewer(node.security, node.keystore, node.client, node.clock, random.Random(seed))
+        node.renewer.subscribe(node.updates.append)
+        fraction = random.Random(seed).random()
+        due = current.not_before + renewal_delay(current.not_before, current.not_after, current.not_before, fraction)
+        async with running(node.renewer.run()):
+            await node.pass_time(due - node.clock.now() - 1, 3)
+            assert len(node.updates) == seed
+            await node.pass_time(2, 2)
+            await node.finish(seed + 1)
 
 
 async def test_forced(node: Node) -> None:
@@ -104,6 +168,7 @@ async def test_forced(node: Node) -> None:
         await node.pass_time(0.4)
         assert "issue" not in node.direct.calls
         await node.pass_time(0.2)
+        await node.finish(1)
     assert node.updates == [Update(role=WORKER)]
 
 
@@ -177,6 +242,7 @@ async def test_root_that_changes_meanwhile(node: Node) -> None:
     async with running(node.renewer.run()):
         node.renewer.force()
         await node.pass_time(2)
+        await node.finish(1)
     assert node.security.current.root_pem == bundle
     assert node.security.current.cert_pem != before.cert_pem
 

@@ -239,7 +239,7 @@ def test_removing_a_node(manager: Manager, run: Run) -> None:
 
 
 def test_cluster_update(manager: Manager, run: Run) -> None:
-    """Given flags change the spec, the rest stays; without flags it is sent all the same. [cli 29] [cli 35]"""
+    """Given flags change the spec, the rest stays; without flags it is sent all the same. [cli 29, 31, 35]"""
     made = b.cluster(67, task_defaults=api.TaskDefaults(log_driver=api.Driver(name="syslog")))
     made.meta.version.index = 9
     manager.add(made)

@@ -147,7 +147,7 @@ def test_wrong_flags(capsys: pytest.CaptureFixture[str], tmp_path: Path, argumen
 
 
 def test_unreachable_engine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Without an engine the start fails at once and names the alternative."""
+    """Without an engine the start fails at once and names the alternative. [cli 43]"""
     status, error = run(capsys, "-d", tmp_path / "state", "--engine-addr", f"unix://{tmp_path}/no.sock")
     assert status == 1
     assert f"unix://{tmp_path}/no.sock" in error
@@ -170,14 +170,14 @@ def test_unusable_state_directory(capsys: pytest.CaptureFixture[str], tmp_path: 
 
 
 def test_malformed_token(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """A malformed token fails before anybody is asked. [cli 91]"""
+    """A malformed token fails before anybody is asked. [cli 93]"""
     status, error = run(capsys, "-d", tmp_path / "s", "--executor", "process", "--join-addr", "127.0.0.1:1", "--join-token", "garbage")
     assert status == 1
     assert "invalid join token" in error
 
 
 def test_port_in_use(capsys: pytest.CaptureFixture[str], directory: Path) -> None:
-    """A taken port is named with the flag that helps; nothing of the cluster is left, and another port works."""
+    """A taken port is named with the flag that helps; nothing of the cluster is left, and another port works. [cli 94]"""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         status, error = run(capsys, *founding(directory), "--listen-remote-api", address)
@@ -236,7 +236,7 @@ def test_log_lines() -> None:
 @pytest.mark.cluster
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_stop_in_good_order(directory: Path, number: signal.Signals) -> None:
-    """SIGTERM and SIGINT end the daemon with 0, promptly, and take the socket along; the next start needs -d only. [cli 93]"""
+    """SIGTERM and SIGINT end the daemon with 0, promptly, and take the socket along; the next start needs -d only. [cli 96 in part]"""
     with started(directory / "log", *founding(directory)) as first:
         first.until("node is ready")
         begin = time.monotonic()
@@ -266,7 +266,7 @@ def test_second_daemon(capsys: pytest.CaptureFixture[str], directory: Path) -> N
 
 @pytest.mark.cluster
 def test_killed_manager_starts_again(directory: Path) -> None:
-    """After kill -9 the stale socket and lock are no obstacle."""
+    """After kill -9 the stale socket and lock are no obstacle. [cli 97]"""
     with started(directory / "log", *founding(directory)) as first:
         first.until("node is ready")
         first.process.kill()
@@ -279,7 +279,7 @@ def test_killed_manager_starts_again(directory: Path) -> None:
 
 @pytest.mark.cluster
 def test_failing_join(capsys: pytest.CaptureFixture[str], directory: Path) -> None:
-    """A token that the cluster does not know is refused with a line that says where to get one. [cli 91]"""
+    """A token that the cluster does not know is refused with a line that says where to get one. [cli 93]"""
     with started(directory / "log", *founding(directory)) as first:
         log = first.until("node is ready")
         found = re.search(r'msg="listening for connections" addr=(\S+)', log)

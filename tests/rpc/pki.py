@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
-
 from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit import ca_pb2, control_pb2, dispatcher_pb2, health_pb2, logbroker_pb2
 from pyswarm.ca import credentials as creds
@@ -22,6 +20,7 @@ from pyswarm.clock import SystemClock
 from pyswarm.errors import FailedPrecondition
 from pyswarm.rpc.binder import Service, bind
 from pyswarm.rpc.caller import MANAGER, Caller
+from pyswarm.rpc.forward import Line
 from pyswarm.rpc.front import Limits
 from pyswarm.rpc.server import RemoteServer
 
@@ -48,8 +47,7 @@ class Leader:
     def __init__(self, *, leading: bool = True) -> None:
         self.leading = leading
         self.hopeless = False
-        self.other: tuple[str, str] | None = None
-        self.opened: grpc.aio.Channel | None = None
+        self.other: Line | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -59,11 +57,13 @@ class Leader:
 
     def leader(self) -> tuple[str, str] | None:
         """The other, if one was named."""
-        return ("here", "127.0.0.1:1") if self.leading else self.other
+        if self.leading:
+            return "here", "127.0.0.1:1"
+        return (self.other.node_id, self.other.addr) if self.other else None
 
-    def leader_channel(self) -> grpc.aio.Channel | None:
-        """A channel to the other."""
-        return None if self.leading else self.opened
+    def leader_line(self) -> Line | None:
+        """The connection to the other."""
+        return None if self.leading else self.other
 
     @property
     def changed(self) -> asyncio.Event:

@@ -96,6 +96,17 @@ async def test_streamed_request(manager: grpc.aio.Channel) -> None:
     assert failure.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
+async def test_garbage_is_an_invalid_argument(manager: grpc.aio.Channel) -> None:
+    """A request that does not parse, alone or in a stream, is the caller's fault and said to be."""
+    for call in (
+        manager.unary_unary("/docker.swarmkit.v1.Dispatcher/Heartbeat")(b"\xff", timeout=10),
+        manager.stream_unary("/docker.swarmkit.v1.LogBroker/PublishLogs")(iter([b"\xff"]), timeout=10),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match=r"the request is not a docker\.swarmkit\.v1\.") as failure:
+            await call
+        assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_received_messages_are_limited(manager: grpc.aio.Channel) -> None:
     """More than 4 MiB in one message is refused; answers may be larger. [control 160 in part]"""
     with pytest.raises(grpc.aio.AioRpcError) as failure:

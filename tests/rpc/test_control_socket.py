@@ -128,7 +128,7 @@ async def test_live_socket_is_refused(authority: Authority, directory: Path) -> 
 
 
 async def test_stale_socket_is_replaced(authority: Authority, directory: Path) -> None:
-    """A socket left by a process that died is replaced."""
+    """A socket left by a process that died is replaced. [dispatcher 178]"""
     security = manager_security(authority)
     path = directory / "swarm.sock"
     with socket.socket(socket.AF_UNIX) as dead:

@@ -318,7 +318,7 @@ async def test_slow_readers_are_not_buffered_for(authority: Authority, tmp_path:
 
 
 async def test_removed_node_is_disconnected(authority: Authority, toy: Toy, tmp_path: Path) -> None:
-    """A blacklisted node is refused, and its standing connections can be cut. [ca 160]"""
+    """A blacklisted node is refused, and its standing connections can be cut. [ca 160; dispatcher 175]"""
     removed: set[str] = set()
     async with remote_port(manager_security(authority), toy_services(toy), tmp_path / "rpc", blacklist=lambda: removed) as server:
         async with channel.connect(server.address, authority.issue("worker-1", WORKER)) as opened:

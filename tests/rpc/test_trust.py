@@ -12,8 +12,13 @@ import grpc.aio
 import pytest
 
 from pyswarm.api import v1 as api
+from pyswarm.api.swarmkit import raft_pb2
 from pyswarm.api.swarmkit.ca_pb2_grpc import CAStub
+from pyswarm.api.swarmkit.control_pb2_grpc import ControlStub
+from pyswarm.api.swarmkit.dispatcher_pb2_grpc import DispatcherStub
+from pyswarm.api.swarmkit.raft_pb2_grpc import RaftMembershipStub
 from pyswarm.rpc import channel
+from pyswarm.rpc.binder import bind
 from pyswarm.rpc.caller import WORKER
 from pyswarm.rpc.server import split_address
 from tests.rpc.pki import Authority, Toy, manager_security, remote_port, toy_services
@@ -62,3 +67,23 @@ async def test_tls_before_1_2_is_not_spoken(tmp_path: Path) -> None:
     async with remote_port(manager_security(authority), toy_services(Toy()), tmp_path / "rpc") as server:
         with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
             await asyncio.to_thread(talk, *split_address(server.address))
+
+
+async def test_who_shows_no_certificate_may_not(tmp_path: Path) -> None:
+    """Sessions, commands and membership are for members; the port that was chosen is known. [dispatcher 174, 178 in part; ca 158]"""
+    authority = Authority()
+    membership = bind(raft_pb2.DESCRIPTOR.services_by_name["RaftMembership"], object())
+    async with remote_port(manager_security(authority), [*toy_services(Toy()), membership], tmp_path / "rpc") as server:
+        assert split_address(server.address)[1] != 0
+        async with channel.connect_anonymous(server.address, authority.root.bundle) as opened:
+            for call in (
+                DispatcherStub(opened).Heartbeat(api.HeartbeatRequest(), timeout=10),
+                ControlStub(opened).ListNodes(api.ListNodesRequest(), timeout=10),
+                RaftMembershipStub(opened).Join(api.JoinRequest(), timeout=10),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as failure:
+                    await call
+                assert failure.value.code() is grpc.StatusCode.PERMISSION_DENIED
+                assert failure.value.details() == (
+                    "Permission denied: unauthorized peer role: rpc error: code = PermissionDenied desc = no client certificates in request"
+                )

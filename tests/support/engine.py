@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,13 @@ def private_engine() -> Iterator[Engine]:
     try:
         yield engine
     finally:
-        destroy(engine)
+        destroy(present(engine))
+
+
+def present(engine: Engine) -> Engine:
+    """The engine as it runs now: it may have been restarted in its directory, and has another process id since."""
+    pid_file = engine.directory / "docker.pid"
+    return replace(engine, pid=int(pid_file.read_text())) if pid_file.exists() else engine
 
 
 def container_task(*command: str, args: Sequence[str] = (), image: str = "busybox:latest", node: str = NODE, name: str = "web") -> api.Task:

@@ -21,6 +21,10 @@ log = structlog.get_logger(__name__)
 FORCED_DELAY = 0.5
 """Seconds before a forced renewal, in which the leader can settle the role."""
 _FAILURES = Backoff(base=5.0, factor=5.0, limit=3600.0)
+_LOOK_AGAIN = 3600.0
+"""Seconds after which the calendar is asked again: it may have been set, or the machine asleep, which no timer notices."""
+_REST = 60.0
+"""Seconds without a renewal after one, unless forced: where clocks disagree, a new certificate may look due at once."""
 _EARLIEST, _LATEST = 50, 80
 
 
@@ -56,6 +60,8 @@ class Renewer:
         self._outstanding = False
         self._expected = ""
         self._failures = 0
+        self._rested_at = clock.monotonic()
+        self._fraction_of: tuple[bytes, float] = (b"", 0.0)
         self._callbacks: dict[object, Callable[[Update], None]] = {}
 
     def force(self) -> None:
@@ -80,20 +86,31 @@ class Renewer:
         """Wait and renew until cancelled; failures are reported and retried with growing pauses, up to an hour."""
         while True:
             delay = self._delay()
-            log.debug("next certificate renewal", seconds=round(delay))
-            if await wait_for(self._forced, self._clock, delay):
+            if await wait_for(self._forced, self._clock, min(delay, _LOOK_AGAIN)):
                 self._forced.clear()
                 self._outstanding = True
                 await self._clock.sleep(FORCED_DELAY)
+            elif delay > _LOOK_AGAIN:
+                continue
             await self._renew_once()
 
     def _delay(self) -> float:
         current, now = self._security.current, self._clock.now()
         if now >= current.not_after or self._outstanding:
             return _FAILURES.delay(self._failures, self._rng)
-        scheduled = renewal_delay(current.not_before, current.not_after, now, self._rng.random())
+        scheduled = renewal_delay(current.not_before, current.not_after, now, self._fraction(current))
         # Past its scheduled moment a certificate that cannot be renewed must not be asked for without pause.
-        return max(scheduled, _FAILURES.delay(self._failures, self._rng))
+        return max(scheduled, _FAILURES.delay(self._failures, self._rng), self._rested_at - self._clock.monotonic())
+
+    def _fraction(self, current: Credentials) -> float:
+        """Where in its window this certificate is renewed: chosen once, however often the calendar is looked at."""
+        certificate, fraction = self._fraction_of
+        if certificate != current.cert_pem:
+            fraction = self._rng.random()
+            self._fraction_of = (current.cert_pem, fraction)
+            seconds = renewal_delay(current.not_before, current.not_after, self._clock.now(), fraction)
+            log.debug("next certificate renewal", seconds=round(seconds))
+        return fraction
 
     async def _renew_once(self) -> None:
         before = self._security.current
@@ -115,6 +132,7 @@ class Renewer:
             return
         self._failures = 0
         self._outstanding = False
+        self._rested_at = self._clock.monotonic() + _REST
         log.info("certificate renewed", node=fresh.node_id, role=fresh.role)
         self._report(Update(role=fresh.role))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from pyswarm import errors
 from pyswarm.rpc.leaf import fetch_leaf, pinned_credentials
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 CALL_SECONDS = 60.0
+_DISTRUST = "CERTIFICATE_VERIFY_FAILED"
+"""In gRPC's description of a call whose handshake met a certificate that is not the pinned one."""
 
 Q = TypeVar("Q", contravariant=True)
 R = TypeVar("R", covariant=True)
@@ -109,19 +111,74 @@ def status_of(error: grpc.RpcError) -> tuple[int, str, str]:
 @contextmanager
 def connect(socket: str) -> Iterator[Client]:
     """A client of the manager that listens at the path `socket`. Raises Unavailable naming the path, the reason and what to do."""
-    address = f"unix:{socket}"
-    try:
-        leaf = fetch_leaf(address, CONNECT_SECONDS)
-    except errors.Unavailable as error:
-        raise errors.Unavailable(_unreachable(socket, error.message.removeprefix(f"{address}: "))) from None
     # gRPC's own diagnostics would appear between our lines.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    import grpc
+    pinned = _Pinned(socket)
+    try:
+        yield Client(socket, cast("grpc.Channel", pinned))
+    finally:
+        pinned.close()
 
-    credentials, options = pinned_credentials(leaf)
-    options.append(("grpc.min_reconnect_backoff_ms", int(CONNECT_SECONDS * 1000)))
-    with grpc.secure_channel(address, credentials, options=options) as channel:
-        yield Client(socket, channel)
+
+class _Pinned:
+    """What stubs need of a channel. It trusts the certificate that the manager showed last, for managers renew theirs as they run.
+
+    A handshake that meets another certificate fails before the call is sent, so the call may be repeated on a new channel. (Connecting
+    before the first call, to be sure, would cost a fifth of a second: gRPC polls for that.)
+    """
+
+    def __init__(self, socket: str) -> None:
+        self._socket = socket
+        self._leaf = _shown(socket)
+        self._channel = self._open()
+
+    def unary_unary(self, *method: Any, **how: Any) -> Callable[..., Any]:
+        """As `grpc.Channel.unary_unary`."""
+        import grpc
+
+        def call(request: Any, **options: Any) -> Any:
+            while True:
+                try:
+                    return self._channel.unary_unary(*method, **how)(request, **options)
+                except grpc.RpcError as error:
+                    if _DISTRUST not in status_of(error)[2] or not self._renewed():
+                        raise
+
+        return call
+
+    def unary_stream(self, *method: Any, **how: Any) -> Callable[..., Any]:
+        """As `grpc.Channel.unary_stream`; its failures come too late to be mended here."""
+        return self._channel.unary_stream(*method, **how)
+
+    def close(self) -> None:
+        """End all calls."""
+        self._channel.close()
+
+    def _renewed(self) -> bool:
+        """Whether another certificate is shown by now, which is trusted then."""
+        fresh = _shown(self._socket)
+        if fresh == self._leaf:
+            return False
+        self._leaf = fresh
+        self._channel.close()
+        self._channel = self._open()
+        return True
+
+    def _open(self) -> grpc.Channel:
+        import grpc
+
+        credentials, options = pinned_credentials(self._leaf)
+        options.append(("grpc.min_reconnect_backoff_ms", int(CONNECT_SECONDS * 1000)))
+        return grpc.secure_channel(f"unix:{self._socket}", credentials, options=options)
+
+
+def _shown(socket: str) -> bytes:
+    """The certificate at the socket."""
+    address = f"unix:{socket}"
+    try:
+        return fetch_leaf(address, CONNECT_SECONDS)
+    except errors.Unavailable as error:
+        raise errors.Unavailable(_unreachable(socket, error.message.removeprefix(f"{address}: "))) from None
 
 
 def _unreachable(socket: str, reason: str) -> str:

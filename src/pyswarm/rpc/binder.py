@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -152,15 +152,19 @@ def _streamed(service: Service, method: MethodDescriptor, gate: Gate) -> Callabl
 class _Messages:
     """A streamed request, decoded message by message."""
 
-    def __init__(self, received: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> None:
-        self._received = aiter(received)
+    def __init__(self, received: AsyncIterable[bytes], parse: Callable[[bytes], Any]) -> None:
+        self._received = received
+        self._iterator: AsyncIterator[bytes] | None = None
         self._parse = parse
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
     async def __anext__(self) -> Any:
-        return self._parse(await anext(self._received))
+        if self._iterator is None:
+            # Not before: a method that never reads would leave behind an iterator that was never started.
+            self._iterator = aiter(self._received)
+        return self._parse(await anext(self._iterator))
 
 
 def _decoder(method: MethodDescriptor) -> Callable[[Any], Any]:
@@ -212,8 +216,7 @@ async def _fail(error: BaseException, method: MethodDescriptor, context: Context
     if not isinstance(error, Exception):
         raise error
     if isinstance(error, SwarmError):
-        proven = relay.certainly_not_executed(method, error) and passed_on(context)
-        await context.abort(_STATUS[int(error.code)], error.message, relay.proof() if proven else ())
+        await context.abort(_STATUS[int(error.code)], error.message, relay.outcome(method, error) if passed_on(context) else ())
     if isinstance(error, relay.Answered):
         await context.abort(error.status, error.details)
     name = f"{method.containing_service.name}.{method.name}"

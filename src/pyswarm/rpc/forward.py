@@ -10,8 +10,8 @@ Rules: spec/dispatcher-agent-node, section 12. Passing a call on is the business
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import grpc
@@ -45,6 +45,38 @@ _UNREACHABLE_SECONDS = 10.0
 _NEWS_SECONDS = 2.0
 
 
+class Line:
+    """A connection to another manager, kept by whoever keeps connections, and whether calls run on it."""
+
+    def __init__(self, node_id: str, addr: str, channel: grpc.aio.Channel) -> None:
+        self.node_id = node_id
+        self.addr = addr
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._channel = channel
+        self._calls = 0
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[grpc.aio.Channel]:
+        """The channel, for one call: until the block ends the line is not idle."""
+        self._calls += 1
+        self.idle.clear()
+        try:
+            yield self._channel
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self.idle.set()
+
+    def stands(self) -> bool:
+        """Whether calls would leave at once; if not, connecting is begun."""
+        return self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+
+    async def close(self) -> None:
+        """For good; calls on it are cancelled."""
+        await self._channel.close(None)
+
+
 class LeaderDirectory(Protocol):
     """What is known about leadership. Event loop only."""
 
@@ -57,8 +89,8 @@ class LeaderDirectory(Protocol):
         """Node id and address of the manager that leads, this one included; None while none is known."""
         ...
 
-    def leader_channel(self) -> grpc.aio.Channel | None:
-        """A channel to the leader, made with this manager's certificate; None when no leader is known or it is this node."""
+    def leader_line(self) -> Line | None:
+        """The connection to the leader, made with this manager's certificate; None when no leader is known or it is this node."""
         ...
 
     @property
@@ -69,15 +101,6 @@ class LeaderDirectory(Protocol):
     def leaderless(self) -> bool:
         """There has been no leader for so long that waiting is pointless."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Leader:
-    """Another manager that leads, and the standing connection to it."""
-
-    node_id: str
-    addr: str
-    channel: grpc.aio.Channel
 
 
 class NotHere(ResourceExhausted):
@@ -93,16 +116,21 @@ class LeaderDoor:
     def __init__(self, directory: LeaderDirectory, clock: Clock) -> None:
         self._directory = directory
         self._clock = clock
+        self._closed = False
 
-    async def find(self, senders: Sequence[str] = (), refused_by: str | None = None) -> Leader | None:
-        """The leader to pass a call on to, connected; None: the call runs here.
+    def close(self) -> None:
+        """The server stops: calls that still wait for a leader end within a second, with Unavailable."""
+        self._closed = True
+
+    async def find(self, senders: Sequence[str] = (), refused_by: str | None = None) -> Line | None:
+        """The standing connection on which to pass a call on to the leader; None: the call runs here.
 
         `senders` is what the call's `redirect` metadata says. `refused_by` names the manager that was thought to lead and just said that it
         does not: news are then waited for first, for two seconds.
 
-        Raises Unknown with the well-known sentence when there has been no leader for too long, Unavailable when the leader cannot be
-        reached for ten seconds, NotHere when another manager leads and the call was passed on before. The caller's own deadline may
-        end the wait earlier.
+        Raises Unknown with the well-known sentence when there has been no leader for too long, NotHere when another manager leads and the
+        call was passed on before, Unavailable when the leader cannot be reached for ten seconds or this manager stops. The caller's own
+        deadline may end the wait earlier.
         """
         if refused_by is not None:
             await self._news(refused_by)
@@ -111,20 +139,22 @@ class LeaderDoor:
             changed = self._directory.changed
             if self._directory.is_leader:
                 return None
-            leader = self._elsewhere()
-            if leader is None:
+            if self._closed:
+                raise Unavailable("this manager is stopping; the call was not made")
+            line = self._directory.leader_line()
+            if line is None:
                 if self._directory.leaderless():
                     raise Unknown(NO_LEADER)
                 await wait_for(changed, self._clock, _RECHECK_SECONDS)
                 continue
             if senders:
                 raise NotHere(senders)
-            if _stands(leader.channel):
-                return leader
+            if line.stands():
+                return line
             now = self._clock.monotonic()
             give_up = give_up or now + _UNREACHABLE_SECONDS
             if now >= give_up:
-                raise Unavailable(f"manager {leader.node_id} leads but cannot be reached at {leader.addr} from here; the call was not made")
+                raise Unavailable(f"manager {line.node_id} leads but cannot be reached at {line.addr} from here; the call was not made")
             # A connection that comes to stand is no news in the directory.
             await wait_for(changed, self._clock, _CONNECTING_SECONDS)
 
@@ -143,15 +173,3 @@ class LeaderDoor:
             return HERE
         leader = self._directory.leader()
         return leader[0] if leader is not None else None
-
-    def _elsewhere(self) -> Leader | None:
-        leader, channel = self._directory.leader(), self._directory.leader_channel()
-        return Leader(*leader, channel) if leader is not None and channel is not None else None
-
-
-def _stands(channel: grpc.aio.Channel) -> bool:
-    """Whether calls would leave at once; if not, connecting is begun."""
-    try:
-        return channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
-    except grpc.aio.UsageError:
-        return False  # closed meanwhile

@@ -42,9 +42,9 @@ class RemoteGate:
         name = method.containing_service.name
         # What another manager's control socket passed on was meant for the leader, whatever this port answers by itself otherwise.
         if name in forward.PROXIED_REMOTE or (senders and name in forward.PROXIED_LOCAL):
-            leader = await self._door.find(senders, refused_by)
-            if leader is not None:
-                return Passage(leader, headers.for_peer(received, peer))
+            line = await self._door.find(senders, refused_by)
+            if line is not None:
+                return Passage(line, headers.for_peer(received, peer))
         return authorize(access(method), peer, metadata, self._policy())
 
 
@@ -61,9 +61,9 @@ class LocalGate:
         remote_addr = self._remote_addr() or "127.0.0.1:0"
         if method.containing_service.name in forward.PROXIED_LOCAL:
             received = _received(context)
-            leader = await self._door.find(_metadata(received).get(REDIRECT, ()), refused_by)
-            if leader is not None:
-                return Passage(leader, headers.as_this_manager(received, remote_addr))
+            line = await self._door.find(_metadata(received).get(REDIRECT, ()), refused_by)
+            if line is not None:
+                return Passage(line, headers.as_this_manager(received, remote_addr))
         me = self._security.current
         return Caller(me.node_id, me.organization, (me.role,), remote_addr, local=True)
 

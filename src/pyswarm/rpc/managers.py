@@ -8,23 +8,17 @@ member stops leading: calls that were passed to a leader that hangs must not han
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-
-import grpc.aio
-import structlog
 
 from pyswarm.ca.credentials import SecurityConfig
 from pyswarm.clock import Clock, wait_for
 from pyswarm.raft.log import Log
 from pyswarm.rpc import channel
-from pyswarm.rpc.forward import LEADERLESS_SECONDS
-
-log = structlog.get_logger(__name__)
+from pyswarm.rpc.forward import LEADERLESS_SECONDS, Line
 
 FAREWELL_SECONDS = 1.0
-"""How long a manager that leads no more may take to end the calls that were passed to it, before they are cut."""
+"""How long a manager that leads no more may take to end calls that were passed to it, before they are cut; likewise when this one stops."""
 
-_DRAIN_SECONDS = 3600.0
+_DRAIN_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
 _OPTIONS: list[channel.Option] = [
     # A peer that answers nothing while calls run is noticed in fifteen seconds, unsent data included.
@@ -37,12 +31,6 @@ _OPTIONS: list[channel.Option] = [
 ]
 
 
-@dataclass(slots=True)
-class _Link:
-    addr: str
-    channel: grpc.aio.Channel
-
-
 class Managers:
     """The members of the log as peers of this manager; a `LeaderDirectory`. Event loop only; `run()` keeps it up to date."""
 
@@ -53,8 +41,8 @@ class Managers:
         self._clock = clock
         self._limit = leaderless_seconds
         self._own_id = security.current.node_id
-        self._links: dict[str, _Link] = {}
-        self._drains: dict[asyncio.Task[None], tuple[str, grpc.aio.Channel]] = {}
+        self._lines: dict[str, Line] = {}
+        self._retired: set[Line] = set()
         self._leaderless_since: float | None = clock.monotonic()
         self._known: tuple[object, ...] = ()
         self._last_leader = ""
@@ -74,10 +62,10 @@ class Managers:
         found = next((member for member in self._log.members() if member.leader), None)
         return (found.node_id, found.addr) if found is not None else None
 
-    def leader_channel(self) -> grpc.aio.Channel | None:
+    def leader_line(self) -> Line | None:
         """The connection to the leader; None when none is known, or it is this node."""
         leader = self.leader()
-        return self.channel(leader[0]) if leader is not None else None
+        return self.line(leader[0]) if leader is not None else None
 
     @property
     def changed(self) -> asyncio.Event:
@@ -91,13 +79,12 @@ class Managers:
 
     # --- others
 
-    def channel(self, node_id: str) -> grpc.aio.Channel | None:
-        """The connection to another member. It is replaced from time to time: use it at once, and ask again for the next call."""
-        link = self._links.get(node_id)
-        return link.channel if link is not None else None
+    def line(self, node_id: str) -> Line | None:
+        """The connection to another member. It is replaced from time to time, so ask again for every call."""
+        return self._lines.get(node_id)
 
     async def run(self) -> None:
-        """Follow members, leadership and credentials until cancelled; then every connection is closed."""
+        """Follow members, leadership and credentials until cancelled; then close every connection, calls having a second to end."""
         undo = [
             self._log.on_members(lambda _: self._wake.set()),
             self._log.on_leadership(lambda _: self._wake.set()),
@@ -113,8 +100,13 @@ class Managers:
         finally:
             for step in undo:
                 step()
-            for link in self._links.values():
-                await link.channel.close(None)
+            await self._stop()
+
+    async def _stop(self) -> None:
+        end = self._clock.monotonic() + FAREWELL_SECONDS
+        for line in (*self._lines.values(), *self._retired):
+            await wait_for(line.idle, self._clock, max(0.0, end - self._clock.monotonic()))
+            await line.close()
 
     def _on_credentials(self) -> None:
         self._renew = True
@@ -123,14 +115,15 @@ class Managers:
     def _look(self, group: asyncio.TaskGroup) -> None:
         """Compare with what was known and act on the differences."""
         addresses = {member.node_id: member.addr for member in self._log.members() if member.node_id != self._own_id and member.addr}
-        for node_id in [node_id for node_id in self._links if node_id not in addresses]:
+        for node_id in self._lines.keys() - addresses:
             self._cut(group, node_id)
         for node_id, addr in addresses.items():
-            link = self._links.get(node_id)
-            if link is None or link.addr != addr or self._renew:
-                self._drain(group, node_id)
-                self._links[node_id] = _Link(addr, channel.connect(addr, self._security.current, options=_OPTIONS))
-            self._links[node_id].channel.get_state(try_to_connect=True)
+            line = self._lines.get(node_id)
+            if line is None or line.addr != addr or self._renew:
+                self._retire(group, node_id)
+                opened = channel.connect(addr, self._security.current, options=_OPTIONS)
+                line = self._lines[node_id] = Line(node_id, addr, opened)
+            line.stands()  # or begins to connect
         self._renew = False
         self._follow_leader(group)
         self._tell()
@@ -142,13 +135,13 @@ class Managers:
         elif self._leaderless_since is None:
             self._leaderless_since = self._clock.monotonic()
         if now and now != self._last_leader:
-            if self._last_leader in self._links:
+            if self._last_leader in self._lines:
                 group.create_task(self._farewell(group, self._last_leader))
             self._last_leader = now
 
     def _tell(self) -> None:
         """Whoever waits for a change looks again."""
-        known = (self.is_leader, self.leader(), self.leader_channel())
+        known = (self.is_leader, self.leader(), self.leader_line())
         if known != self._known:
             self._known = known
             self._changed.set()
@@ -170,31 +163,22 @@ class Managers:
 
     def _cut(self, group: asyncio.TaskGroup, node_id: str) -> None:
         """Close every connection to a member; calls on them end."""
-        closing = []
-        for drain, (whose, old) in self._drains.items():
-            if whose == node_id:
-                # Before the second close: the library survives a channel that is closed twice only if the first gave up.
-                drain.cancel()
-                closing.append(old)
-        link = self._links.pop(node_id, None)
-        if link is not None:
-            closing.append(link.channel)
-        for old in closing:
-            group.create_task(old.close(None))
+        closing = [line for line in self._retired if line.node_id == node_id]
+        if node_id in self._lines:
+            closing.append(self._lines.pop(node_id))
+        for line in closing:
+            group.create_task(line.close())
 
-    def _drain(self, group: asyncio.TaskGroup, node_id: str) -> None:
+    def _retire(self, group: asyncio.TaskGroup, node_id: str) -> None:
         """Stop using the connection to a member for calls that follow; let those that run on it end."""
-        link = self._links.pop(node_id, None)
-        if link is not None:
-            task = group.create_task(_close_when_idle(link.channel))
-            self._drains[task] = (node_id, link.channel)
-            task.add_done_callback(self._drains.pop)
+        line = self._lines.pop(node_id, None)
+        if line is not None:
+            self._retired.add(line)
+            group.create_task(self._close_when_idle(line))
 
-
-async def _close_when_idle(old: grpc.aio.Channel) -> None:
-    """Let the calls on a connection end. The limit is the library's own, in real time: it only ends what was forgotten."""
-    try:
-        await old.close(_DRAIN_SECONDS)
-    except asyncio.CancelledError:
-        await old.close(None)
-        raise
+    async def _close_when_idle(self, line: Line) -> None:
+        # Whoever has just been given the line may not have begun to use it.
+        await self._clock.sleep(_DRAIN_SECONDS)
+        await line.idle.wait()
+        await line.close()
+        self._retired.discard(line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,12 @@ import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
 
 from pyswarm.raft.log import Dropped, LostLeadership
-from pyswarm.rpc.forward import Leader, NotHere
+from pyswarm.rpc.forward import Line, NotHere
 from pyswarm.rpc.headers import Header
 
-NOT_EXECUTED = "pyswarm-not-executed"
-"""Trailing metadata by which one manager proves to another that a call left no trace."""
-
-_PROOF: tuple[tuple[str, str], ...] = ((NOT_EXECUTED, "true"),)
+_OUTCOME = "pyswarm-outcome"
+"""Trailing metadata by which one manager tells another that it is itself who ended a call, and whether the call left a trace."""
+_ANSWERED, _NOT_EXECUTED = "answered", "not-executed"
 # Control methods that make more than one log entry: the last may be refused when the first was not. All others make at most one.
 _SEVERAL_ENTRIES = frozenset({"RemoveNode"})
 
@@ -33,7 +32,7 @@ _SEVERAL_ENTRIES = frozenset({"RemoveNode"})
 class Passage:
     """Leave to pass one call on."""
 
-    leader: Leader
+    line: Line
     metadata: tuple[Header, ...]
 
 
@@ -62,15 +61,15 @@ def certainly_not_executed(method: MethodDescriptor, error: BaseException) -> bo
     return one_entry and isinstance(error, LostLeadership | Dropped) and not error.uncertain
 
 
-def proof() -> tuple[tuple[str, str], ...]:
-    """The trailing metadata that says so."""
-    return _PROOF
+def outcome(method: MethodDescriptor, error: BaseException) -> tuple[tuple[str, str], ...]:
+    """The trailing metadata for the manager that passed on a call which ends with `error`."""
+    return ((_OUTCOME, _NOT_EXECUTED if certainly_not_executed(method, error) else _ANSWERED),)
 
 
 async def unary_unary(passage: Passage, method: MethodDescriptor, request: bytes, seconds: float | None) -> bytes:
     """Pass a call on; returns the answer. `seconds` is what the caller still allows, None: no limit. Raises Answered."""
-    with _outcome(passage):
-        start = _channel(passage).unary_unary(_path(method))
+    with _outcome(passage.line) as channel:
+        start = channel.unary_unary(_path(method))
         call = start(request, timeout=seconds, metadata=_metadata(passage), wait_for_ready=False)
         with _ended(call):
             return bytes(await call)
@@ -78,8 +77,8 @@ async def unary_unary(passage: Passage, method: MethodDescriptor, request: bytes
 
 async def unary_stream(passage: Passage, method: MethodDescriptor, request: bytes, seconds: float | None) -> AsyncIterator[bytes]:
     """As `unary_unary`, for a streamed answer; the next message is fetched when the last was taken."""
-    with _outcome(passage):
-        start = _channel(passage).unary_stream(_path(method))
+    with _outcome(passage.line) as channel:
+        start = channel.unary_stream(_path(method))
         call = start(request, timeout=seconds, metadata=_metadata(passage), wait_for_ready=False)
         with _ended(call):
             async for message in call:
@@ -88,8 +87,8 @@ async def unary_stream(passage: Passage, method: MethodDescriptor, request: byte
 
 async def stream_unary(passage: Passage, method: MethodDescriptor, requests: AsyncIterator[bytes], seconds: float | None) -> bytes:
     """As `unary_unary`, for a streamed request; the next message is fetched when the last was sent."""
-    with _outcome(passage):
-        start = _channel(passage).stream_unary(_path(method))
+    with _outcome(passage.line) as channel:
+        start = channel.stream_unary(_path(method))
         call = start(timeout=seconds, metadata=_metadata(passage), wait_for_ready=False)
         with _ended(call):
             async with _pumping(call, requests):
@@ -100,8 +99,8 @@ async def stream_stream(
     passage: Passage, method: MethodDescriptor, requests: AsyncIterator[bytes], seconds: float | None
 ) -> AsyncIterator[bytes]:
     """Both directions streamed, each at its own pace."""
-    with _outcome(passage):
-        start = _channel(passage).stream_stream(_path(method))
+    with _outcome(passage.line) as channel:
+        start = channel.stream_stream(_path(method))
         call = start(timeout=seconds, metadata=_metadata(passage), wait_for_ready=False)
         with _ended(call):
             async with _pumping(call, requests):
@@ -122,14 +121,18 @@ async def _pumping(call: Any, requests: AsyncIterator[bytes]) -> AsyncIterator[N
 
 async def _pump(call: Any, requests: AsyncIterator[bytes]) -> None:
     # The call is over when it takes no more messages; whoever waits for its answer learns why.
-    with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+    with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.InternalError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        await call.wait_for_connection()
+        # Not the call's own write(): when that fails, because the leader has ended the call, it replaces the leader's status by
+        # INTERNAL "Internal error from Core" (grpc/grpc issue 36066).
+        send = call._cython_call.send_serialized_message
         async for message in requests:
-            await call.write(message)
+            await send(message)
         await call.done_writing()
 
 
 @contextlib.contextmanager
-def _ended(call: Any) -> Any:
+def _ended(call: Any) -> Iterator[None]:
     """The leader learns at once when the caller's side ends first."""
     try:
         yield
@@ -138,12 +141,14 @@ def _ended(call: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _outcome(passage: Passage) -> Any:
-    """Everything that can go wrong with the leader's leg, as Answered."""
+def _outcome(line: Line) -> Iterator[Any]:
+    """The channel to use; everything that can go wrong on it, as Answered."""
     try:
-        yield
+        # As Any: the stubs know nothing of calls without serializers, which take and return bytes.
+        with line.in_use() as channel:
+            yield channel
     except grpc.aio.AioRpcError as error:
-        raise _answered(error, passage.leader) from error
+        raise _answered(error, line) from error
     except grpc.aio.UsageError as error:
         # The channel was replaced between its choice and its use.
         raise NotExecuted(grpc.StatusCode.UNAVAILABLE, "the connection to the leader was closed; the call was not made", None) from error
@@ -151,33 +156,24 @@ def _outcome(passage: Passage) -> Any:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        # Not the caller: the channel was closed, because another manager leads or this one left.
-        raise Answered(grpc.StatusCode.UNAVAILABLE, _unknown(passage.leader, "it does not lead any more")) from error
+        # Not the caller.
+        raise Answered(grpc.StatusCode.UNAVAILABLE, _unknown(line, "closed, because another manager leads or this one stops")) from error
 
 
-def _answered(error: grpc.aio.AioRpcError, leader: Leader) -> Answered:
+def _answered(error: grpc.aio.AioRpcError, line: Line) -> Answered:
     status, details = error.code(), error.details() or ""
-    trailing: Any = error.trailing_metadata() or ()
-    if NOT_EXECUTED in trailing:
-        return NotExecuted(status, details, leader.node_id)
-    if status is grpc.StatusCode.UNAVAILABLE and not _from_peer(error):
-        details = _unknown(leader, details)
+    trailing: Any = error.trailing_metadata() or {}
+    said = trailing.get(_OUTCOME)
+    if said == _NOT_EXECUTED:
+        return NotExecuted(status, details, line.node_id)
+    if status is grpc.StatusCode.UNAVAILABLE and said is None:
+        details = _unknown(line, details)
     return Answered(status, details)
 
 
-def _from_peer(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the leader itself sent this status; gRPC says so in the text meant for debugging, and nowhere else."""
-    return "Error received from peer" in (error.debug_error_string() or "")
-
-
-def _unknown(leader: Leader, why: str) -> str:
-    where = f"the leader {leader.node_id} at {leader.addr}"
+def _unknown(line: Line, why: str) -> str:
+    where = f"the leader {line.node_id} at {line.addr}"
     return f"the connection to {where} ended before its answer, so whether the call took effect is not known: {why}"
-
-
-def _channel(passage: Passage) -> Any:
-    # As Any: the stubs know nothing of calls without serializers, which take and return bytes.
-    return passage.leader.channel
 
 
 def _metadata(passage: Passage) -> Any:

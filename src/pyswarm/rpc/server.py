@@ -112,6 +112,7 @@ class RemoteServer:
 
     async def close(self) -> None:
         """What `run()` does at its end; for a server that was bound and never ran. May be called twice."""
+        self._door.close()
         if self._server is not None:
             self._front.stop_accepting()
             await self._server.stop(STOP_SECONDS)
@@ -152,10 +153,12 @@ class ControlServer:
         """`remote_addr` returns what callers' address counts as: this manager's own. Raft services are left out."""
         self._services = [service for service in services if service.descriptor.name not in forward.NOT_ON_LOCAL]
         self._security = security
-        self._gate = LocalGate(security, remote_addr, LeaderDoor(directory, clock))
+        self._door = LeaderDoor(directory, clock)
+        self._gate = LocalGate(security, remote_addr, self._door)
         self._path: Path | None = None
         self._server: grpc.aio.Server | None = None
-        self._fresh: grpc.ServerCertificateConfiguration | None = None
+        self._certificate: grpc.ServerCertificateConfiguration | None = None
+        self._fetched: grpc.ServerCertificateConfiguration | None = None
 
     async def listen(self, path: Path) -> None:
         """Bind the socket. A stale file is replaced, one on which somebody answers is not. Raises ListenError."""
@@ -188,6 +191,7 @@ class ControlServer:
 
     async def close(self) -> None:
         """What `run()` does at its end; for a server that was bound and never ran. May be called twice."""
+        self._door.close()
         if self._server is not None:
             await self._server.stop(STOP_SECONDS)
         if self._path is not None:
@@ -195,12 +199,18 @@ class ControlServer:
             self._path = None
 
     def _on_credentials(self, credentials: Credentials) -> None:
-        self._fresh = _certificate(credentials)
+        self._certificate = _certificate(credentials)
 
     def _fetch(self) -> Any:
-        """Called by gRPC, in a thread of its own, at every handshake; None means that nothing changed."""
-        fresh, self._fresh = self._fresh, None
-        return fresh
+        """Called by gRPC, in a thread of its own, at every handshake; None means that nothing changed.
+
+        Nothing is taken away here: a certificate that arrives in the same moment would be lost, and the old one shown until it expires.
+        """
+        newest = self._certificate
+        if newest is self._fetched:
+            return None
+        self._fetched = newest
+        return newest
 
 
 def split_address(address: str, what: str = "listen address") -> tuple[str, int]:

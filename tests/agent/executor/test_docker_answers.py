@@ -186,11 +186,11 @@ def test_timestamps_with_a_zone() -> None:
     ],
 )
 def test_log_query(options: api.LogSubscriptionOptions, query: dict[str, object]) -> None:
-    """Options become the engine's query. [cli 133]"""
+    """Options become the engine's query. [cli 133; dispatcher 166]"""
     assert log_parameters(options) == {"timestamps": 1, **query}
 
 
 def test_tail_from_the_beginning() -> None:
-    """The engine cannot count lines from the beginning. [cli 133]"""
+    """The engine cannot count lines from the beginning. [cli 133; dispatcher 166]"""
     with pytest.raises(ExecutorError, match="tail relative to start of logs not supported via docker API"):
         log_parameters(api.LogSubscriptionOptions(tail=5))

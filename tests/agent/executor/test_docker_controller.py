@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,9 +17,12 @@ from pyswarm.agent.executor.docker.engine import Engine
 from pyswarm.agent.executor.docker.events import Events
 from pyswarm.agent.executor.docker.http import EngineError
 from pyswarm.agent.executor.docker.state import Container
+from pyswarm.agent.executor.files import File, Files, Owner
+from pyswarm.agent.executor.memory import Memory, TaskFiles
 from pyswarm.api import v1 as api
 from tests.agent.executor.engines import DOWN, NAME, ScriptedEngine, ScriptedStream
 from tests.support.clock import VirtualClock, settle
+from tests.support.tmpfs import files_below, private_tmpfs
 
 UNHEALTHY = "dockerexec: unhealthy container"
 
@@ -31,10 +35,12 @@ class Bench:
     events: Events
     clock: VirtualClock
     task: api.Task
+    files: TaskFiles
 
     def controller(self) -> DockerController:
         """A fresh controller of the task, as after a restart."""
-        return DockerController(cast("Engine", self.engine), self.events, self.task, container_request(self.task, None), self.clock)
+        request = container_request(self.task, None, files=[{"Source": "/mem/files/0"}])
+        return DockerController(cast("Engine", self.engine), self.events, self.task, request, self.clock, self.files)
 
     def has(self, status: str, **fields: Any) -> None:
         """The engine has the task's container."""
@@ -49,7 +55,7 @@ async def bench(clock: VirtualClock) -> AsyncIterator[Bench]:
     task.service_annotations.name = "web"
     task.spec.container.image = "busybox"
     events = Events(cast("Engine", engine), lambda: "node", clock, jitter=lambda: 1.0)
-    yield Bench(engine, events, clock, task)
+    yield Bench(engine, events, clock, task, TaskFiles(Memory(lambda: "node"), "task", None))
     await events.close()
 
 
@@ -58,6 +64,14 @@ async def under_way(call: Awaitable[None]) -> asyncio.Future[None]:
     future = asyncio.ensure_future(call)
     await settle()
     return future
+
+
+def some_files(ready: list[str]) -> Files:
+    """One file, once something is ready."""
+    if not ready:
+        raise TemporaryError("dependency not ready")
+    owner = Owner(os.geteuid(), os.getegid())
+    return Files((File("files/0", b"x", owner, 0o444),), owner)
 
 
 def add_network(task: api.Task, name: str) -> None:
@@ -91,6 +105,42 @@ async def test_prepare_makes_networks_and_volumes_first(bench: Bench) -> None:
         ("create", NAME),
         ("connect", "two"),
     ]
+
+
+async def test_files(bench: Bench) -> None:
+    """Secrets and configs are there before the container is, wait for what is missing, and go with its end or its removal."""
+    with private_tmpfs() as tmpfs:
+        ready: list[str] = []
+        bench.files = TaskFiles(Memory(lambda: "node", [tmpfs]), "task", lambda: some_files(ready))
+        controller = bench.controller()
+        with pytest.raises(TemporaryError, match="dependency not ready"):
+            await controller.prepare()
+        assert bench.engine.count("create") == 0
+        ready.append("now")
+        bench.engine.failures["create"] = [EngineError(400, "bind source path does not exist: /mem/files/0")]
+        with pytest.raises(ExecutorError, match="the Docker Engine at unix:///fake does not see this daemon's files"):
+            await controller.prepare()
+        await controller.prepare()
+        assert len(files_below(tmpfs)) == 1
+        await controller.start()
+        bench.engine.became(status="exited", exit_code=1, pid=0)
+        with pytest.raises(ExitError):
+            await controller.wait()
+        assert files_below(tmpfs) == []
+        bench.engine.container = None
+        await controller.prepare()
+        bench.engine.failures["stop"] = [DOWN]
+        await controller.remove()
+        assert files_below(tmpfs) == []
+
+
+async def test_files_of_a_running_container(bench: Bench) -> None:
+    """A container from an earlier life that runs is adopted without its secrets."""
+    with private_tmpfs() as tmpfs:
+        bench.files = TaskFiles(Memory(lambda: "node", [tmpfs]), "task", lambda: some_files([]))
+        bench.has("running", pid=7)
+        with pytest.raises(AlreadyStarted):
+            await bench.controller().start()
 
 
 async def test_prepare_twice(bench: Bench) -> None:

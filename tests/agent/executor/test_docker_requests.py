@@ -343,11 +343,6 @@ def bad_template(task: api.Task) -> None:
     task.spec.container.hostname = "{{.Oops}}"
 
 
-def secret(task: api.Task) -> None:
-    """A secret."""
-    task.spec.container.secrets.add(secret_name="key")
-
-
 def cluster_volume(task: api.Task) -> None:
     """A cluster volume."""
     task.spec.container.mounts.add(type=api.Mount.CLUSTER, target="/c")
@@ -364,7 +359,6 @@ def unallocated_network(task: api.Task) -> None:
         (generic_runtime, "exec: unsupported runtime"),
         (no_image, "dockerexec: image required"),
         (bad_template, "expanding hostname failed: "),
-        (secret, "the docker executor cannot give secrets to containers yet (key)"),
         (cluster_volume, "the docker executor cannot mount cluster volumes (mount /c)"),
         (unallocated_network, "network lost has not been allocated"),
     ],
@@ -391,3 +385,13 @@ def test_refusals(change: Any, error: str) -> None:
 def test_image_references(image: str, parts: tuple[str, str]) -> None:
     """A reference splits into repository and tag or digest."""
     assert split_image(image) == parts
+
+
+def test_files_are_mounts() -> None:
+    """Secrets and configs are mounted after the mounts of the spec, and appear nowhere else in the request."""
+    task = example()
+    before = request(task)
+    file: dict[str, object] = {"Type": "bind", "Source": "/mem/0", "Target": "/run/secrets/x", "ReadOnly": True}
+    after = container_request(task, None, files=[file])
+    mounts = [*host_config(task).get("Mounts", ()), file]
+    assert after.body == {**before.body, "HostConfig": {**host_config(task), "Mounts": mounts}}

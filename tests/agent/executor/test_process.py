@@ -411,7 +411,6 @@ def test_refusals() -> None:
     assert refusal(lambda task: task.spec.container.mounts.add()) == (
         "the process executor has no mounts: run this task with the docker executor"
     )
-    assert "has no secrets" in refusal(lambda task: task.spec.container.secrets.add())
     assert "has no networks" in refusal(lambda task: task.networks.add())
     assert refusal(lambda task: task.spec.generic.SetInParent()) == "exec: unsupported runtime"
     assert "stop signal 'SIGFOO' is no signal" in refusal(lambda task: setattr(task.spec.container, "stop_signal", "SIGFOO"))

@@ -230,7 +230,10 @@ async def test_remove_without_cluster(control: ControlService, store: Store) -> 
 
 
 async def test_remove_orphans_tasks(control: ControlService, store: Store, clock: VirtualClock) -> None:
-    """Live tasks of the node are given up with a fresh status; ended ones and those elsewhere stay. [control 86; ca 174]"""
+    """Live tasks of the node are given up with a fresh status; ended ones and those elsewhere stay.
+
+    [control 86; ca 174; orchestration 174]
+    """
     running = api.TaskStatus(state=S.RUNNING, err="old", container=api.ContainerStatus(container_id="c"))
     write(
         store,

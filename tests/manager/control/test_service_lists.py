@@ -123,7 +123,7 @@ async def test_statuses_of_nothing(control: ControlService) -> None:
 async def test_statuses_replicated(
     control: ControlService, store: Store, replicas: int, groups: list[tuple[int, S.ValueType, S.ValueType]], expected: tuple[int, int, int]
 ) -> None:
-    """Replicas are desired, running tasks counted whatever is desired of them. [control 67]"""
+    """Replicas are desired, running tasks counted whatever is desired of them. [control 67; orchestration 176]"""
     write(store, service(api.ServiceSpec(replicated=api.ReplicatedService(replicas=replicas))), *tasks(*groups))
     assert await counts(control, "svc") == [expected]
 
@@ -138,19 +138,19 @@ async def test_statuses_replicated(
 async def test_statuses_global(
     control: ControlService, store: Store, groups: list[tuple[int, S.ValueType, S.ValueType]], expected: tuple[int, int, int]
 ) -> None:
-    """A global service desires the tasks that are meant to run. [control 68]"""
+    """A global service desires the tasks that are meant to run. [control 68; orchestration 176]"""
     write(store, service(GLOBAL), *tasks(*groups))
     assert await counts(control, "svc") == [expected]
 
 
 async def test_statuses_job(control: ControlService, store: Store) -> None:
-    """A job counts what it completed in this iteration. [control 69]"""
+    """A job counts what it completed in this iteration. [control 69; orchestration 176]"""
     write(store, service(JOB, 0), *tasks((2, S.RUNNING, S.COMPLETE), (4, S.COMPLETE, S.COMPLETE), iteration=0))
     assert await counts(control, "svc") == [(2, 2, 4)]
 
 
 async def test_statuses_job_updated(control: ControlService, store: Store) -> None:
-    """Tasks of earlier iterations do not count at all, nor those without one. [control 70]"""
+    """Tasks of earlier iterations do not count at all, nor those without one. [control 70; orchestration 176]"""
     old = tasks((10, S.COMPLETE, S.COMPLETE), iteration=0)
     new = tasks((1, S.RUNNING, S.COMPLETE), (3, S.COMPLETE, S.COMPLETE), iteration=1, first=50)
     write(store, service(JOB, 1), *old, *new, *tasks((1, S.RUNNING, S.COMPLETE), first=90))
@@ -158,13 +158,13 @@ async def test_statuses_job_updated(control: ControlService, store: Store) -> No
 
 
 async def test_statuses_global_job(control: ControlService, store: Store) -> None:
-    """A global job desires what has not completed. [control 71]"""
+    """A global job desires what has not completed. [control 71; orchestration 176]"""
     job = api.ServiceSpec(global_job=api.GlobalJob())
     write(store, service(job, 0), *tasks((5, S.RUNNING, S.COMPLETE), (3, S.COMPLETE, S.COMPLETE), iteration=0))
     assert await counts(control, "svc") == [(5, 5, 3)]
 
 
 async def test_statuses_of_a_deleted_service(control: ControlService, store: Store) -> None:
-    """Tasks that outlive their service are counted while they run. [control 72]"""
+    """Tasks that outlive their service are counted while they run. [control 72; orchestration 176]"""
     write(store, *tasks((3, S.RUNNING, S.SHUTDOWN), (3, S.SHUTDOWN, S.SHUTDOWN)))
     assert await counts(control, "svc") == [(0, 3, 0)]

@@ -11,7 +11,7 @@ from tests.support.loops import write
 
 
 async def test_update_needs_id_version_and_spec(control: ControlService) -> None:
-    """Missing parts are invalid, unknown services not found. [control 48]"""
+    """Missing parts are invalid, unknown services not found. [control 48; orchestration 178]"""
     spec, zero = service_spec(), api.Version()
     for request in (
         api.UpdateServiceRequest(),
@@ -38,7 +38,7 @@ async def test_update_replaces_the_spec(control: ControlService) -> None:
 
 
 async def test_stale_versions_are_refused(control: ControlService, store: Store) -> None:
-    """An update made from an older version is out of sequence and changes nothing. [control 50]"""
+    """An update made from an older version is out of sequence and changes nothing. [control 50; orchestration 178]"""
     service = await create(control, service_spec())
     changed = await update(control, service, service_spec(replicas=2))
     with refused(UNK, "update out of sequence", exactly=True):
@@ -49,7 +49,10 @@ async def test_stale_versions_are_refused(control: ControlService, store: Store)
 
 
 async def test_mode_and_name_are_fixed(control: ControlService) -> None:
-    """Neither mode nor name (nor its case) can change, which is found out before the version is looked at. [control 51, 52]"""
+    """Neither mode nor name (nor its case) can change, which is found out before the version is looked at.
+
+    [control 51, 52; orchestration 178]
+    """
     service = await create(control, service_spec())
     other_mode = service_spec()
     getattr(other_mode, "global").SetInParent()
@@ -92,7 +95,7 @@ async def test_rollback_toggles(control: ControlService, clock: VirtualClock) ->
 
 
 async def test_rollback_needs_something_to_go_back_to(control: ControlService) -> None:
-    """A service never updated cannot roll back; the request's own spec must be valid all the same. [control 55]"""
+    """A service never updated cannot roll back; the request's own spec must be valid all the same. [control 55; orchestration 102]"""
     service = await create(control, service_spec())
     with refused(FP, f"service {service.id} does not have a previous spec", exactly=True):
         await update(control, service, back=True)

@@ -209,7 +209,7 @@ async def test_update_to_conflicting_secrets(control: ControlService, store: Sto
 
 
 async def test_jobs_start_with_iteration_zero(control: ControlService, clock: VirtualClock) -> None:
-    """A new job has iteration 0, executed now. [control 59]"""
+    """A new job has iteration 0, executed now. [control 59; orchestration 177]"""
     replicated, per_node = service_spec("a"), service_spec("b")
     replicated.replicated_job.CopyFrom(api.ReplicatedJob(max_concurrent=3, total_completions=9))
     per_node.global_job.SetInParent()
@@ -221,7 +221,7 @@ async def test_jobs_start_with_iteration_zero(control: ControlService, clock: Vi
 
 
 async def test_jobs_run_again_on_update(control: ControlService, clock: VirtualClock) -> None:
-    """Every update of a job is a new iteration. [control 60]"""
+    """Every update of a job is a new iteration. [control 60; orchestration 177]"""
     spec = service_spec()
     spec.global_job.SetInParent()
     service = await create(control, spec)

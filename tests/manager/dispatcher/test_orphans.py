@@ -27,7 +27,7 @@ def down_node(since: float) -> api.Node:
 
 
 def test_tasks_are_given_up_after_a_day() -> None:
-    """From ASSIGNED to RUNNING they become ORPHANED, all others stay as they are and are not written. [dispatcher 35]"""
+    """From ASSIGNED to RUNNING they become ORPHANED, all others stay as they are and are not written. [dispatcher 35; orchestration 175]"""
     store = new_store(down_node(0.0), *(task(f"t{s}", s) for s in LOST + KEPT), task("other", S.RUNNING, "n2"))
     loop = OrphanLoop(24 * HOUR, 0.0)
     assert settle(loop, store, 24 * HOUR - 1) == []
@@ -84,7 +84,10 @@ def test_many_tasks_go_in_portions() -> None:
 
 
 async def test_a_node_that_returns_starts_a_new_day(store: Store, raft: MemoryLog, clock: VirtualClock) -> None:
-    """Registering before the day is over saves the tasks; going down again starts a full day, whatever users change. [dispatcher 36]"""
+    """Registering before the day is over saves the tasks; going down again starts a full day, whatever users change.
+
+    [dispatcher 36; orchestration 175]
+    """
     await create(store, cluster(10.0))
     async with leading(store, raft, clock) as d:
         await create(store, node(), task("t", S.RUNNING))
@@ -104,7 +107,7 @@ async def test_a_node_that_returns_starts_a_new_day(store: Store, raft: MemoryLo
 
 
 async def test_down_across_two_leaders(store: Store, raft: MemoryLog, clock: VirtualClock) -> None:
-    """The day is counted from when the node went down, through a change of leader. [dispatcher 37, better]"""
+    """The day is counted from when the node went down, through a change of leader. [dispatcher 37, better; orchestration 175]"""
     await create(store, cluster(5.0))
     async with leading(store, raft, clock) as d:
         await create(store, node(), task("t", S.RUNNING))

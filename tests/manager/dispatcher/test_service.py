@@ -117,7 +117,7 @@ async def test_heartbeat_never_waits_for_the_store(d: Harness) -> None:
 
 
 async def test_silence_and_return(store: Store, raft: MemoryLog, clock: VirtualClock) -> None:
-    """A silent node is DOWN after three periods; its stream says so and ends; registering makes it READY. [dispatcher 27, 30]"""
+    """A silent node is DOWN after three periods; its stream says so and ends; registering makes it READY. [dispatcher 5, 27, 30]"""
     await create(store, cluster(0.1))
     async with leading(store, raft, clock, STEADY) as d:
         await create(store, node())

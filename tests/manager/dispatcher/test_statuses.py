@@ -24,7 +24,7 @@ def status(state: S.ValueType, message: str = "") -> api.TaskStatus:
 @pytest.mark.parametrize("stored", S.values())
 @pytest.mark.parametrize("reported", S.values())
 def test_states_never_go_back(stored: S.ValueType, reported: S.ValueType) -> None:
-    """For every pair of states: a lower one is refused, an equal or higher one stored. [dispatcher 49]"""
+    """For every pair of states: a lower one is refused, an equal or higher one stored. [dispatcher 49; orchestration 11, 12]"""
     after = statuses.merged(task("t", stored), status(reported, "new"), "m1", 9.0)
     assert (after is not None) == (reported >= stored)
 
@@ -69,7 +69,7 @@ def test_batch_taken_back_yields_to_newer() -> None:
 
 
 async def test_wrong_session(d: Harness) -> None:
-    """A report of another session is refused and not stored. [dispatcher 48]"""
+    """A report of another session is refused and not stored. [dispatcher 48; orchestration 11]"""
     await create(d.store, task("t", S.ASSIGNED))
     await d.register()
     with pytest.raises(InvalidArgument):
@@ -79,7 +79,7 @@ async def test_wrong_session(d: Harness) -> None:
 
 
 async def test_reports_are_written_together(d: Harness) -> None:
-    """Within 100 ms they share one commit; lower states are left out. [dispatcher 49, 54]"""
+    """Within 100 ms they share one commit; lower states are left out. [dispatcher 49, 54; orchestration 11]"""
     await create(d.store, task("t1", S.NEW), task("t2", S.NEW), task("t4", S.SHUTDOWN))
     _, session = await d.register()
     commits: list[Commit] = []
@@ -95,7 +95,7 @@ async def test_reports_are_written_together(d: Harness) -> None:
 
 
 async def test_foreign_task_refuses_the_request(d: Harness) -> None:
-    """One task of another node and nothing of the request is stored. [dispatcher 50]"""
+    """One task of another node and nothing of the request is stored. [dispatcher 50; orchestration 11]"""
     await create(d.store, task("mine", S.ASSIGNED), task("other", S.ASSIGNED, "n2"))
     _, session = await d.register()
     with pytest.raises(PermissionDenied, match=r"^cannot update a task not assigned this node$"):

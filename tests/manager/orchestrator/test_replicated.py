@@ -51,7 +51,7 @@ def test_first_tasks() -> None:
 
 @pytest.mark.parametrize(("own", "default", "expected"), [("", "", ""), ("a", "", "a"), ("a", "b", "a"), ("", "b", "b")])
 def test_log_driver(own: str, default: str, expected: str) -> None:
-    """The spec's log driver, else the cluster's, else none. [orchestration 15]"""
+    """The spec's log driver, else the cluster's, else none. [orchestration 15; cli 68]"""
     svc = service()
     if own:
         svc.spec.task.log_driver.name = own

@@ -212,7 +212,7 @@ def test_rollback_without_previous_spec_pauses() -> None:
 
 
 def test_manual_rollback_and_forward_again() -> None:
-    """A manual rollback goes back, a second one forward. [orchestration 101]"""
+    """A manual rollback goes back, a second one forward. [orchestration 101; control 54]"""
     world = started(service(replicas=2))
     world.set_image("v:2")
     world.run(20)

@@ -1,19 +1,19 @@
 """From a task to what the engine is asked for, field by field (spec/cli-and-executor, sections 17 and 18). Pure.
 
 Goes beyond the reference where one host is enough: tmpfs as a typed mount, DNS, sysctls, read-only root, privileges, swap. What cannot be
-given to a container yet (secrets, configs, cluster volumes) is refused, never left out silently.
+given to a container yet (cluster volumes) is refused, never left out silently.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyswarm.agent.executor import ExecutorError
 from pyswarm.agent.executor.docker.mounts import mount_bodies, tmpfs_bodies, volume_bodies
 from pyswarm.agent.executor.docker.state import TASK_ID_LABEL
-from pyswarm.agent.executor.spec import container_spec, resource_environment
+from pyswarm.agent.executor.spec import resource_environment
 from pyswarm.agent.executor.templates import expanded_container
 from pyswarm.api import tasks
 from pyswarm.api import v1 as api
@@ -46,6 +46,7 @@ class ContainerRequest:
     endpoints: Mapping[str, Body]
     networks: tuple[Body, ...]
     volumes: tuple[Body, ...]
+    files: tuple[Body, ...]
 
     def create_body(self, version: tuple[int, int]) -> Body:
         """The body of the create call for an engine that speaks API `version`."""
@@ -57,9 +58,11 @@ class ContainerRequest:
         return {} if version >= ENDPOINTS_AT_CREATE else dict(list(self.endpoints.items())[1:])
 
 
-def container_request(task: api.Task, node: api.NodeDescription | None) -> ContainerRequest:
-    """The request for a task on the node described. Raises ExecutorError when the spec cannot run here."""
-    _refuse_what_is_missing(task)
+def container_request(task: api.Task, node: api.NodeDescription | None, *, files: Sequence[Body] = ()) -> ContainerRequest:
+    """The request for a task on the node described; `files` are the mounts of its secrets and configs (see `given`).
+
+    Raises ExecutorError when the spec cannot run here.
+    """
     spec = expanded_container(task, node)
     if not spec.image:
         raise ExecutorError("dockerexec: image required")
@@ -69,10 +72,11 @@ def container_request(task: api.Task, node: api.NodeDescription | None) -> Conta
         task_id=task.id,
         image=spec.image,
         registry_auth=spec.pull_options.registry_auth,
-        body=_set_only({**_config(task, spec), "Labels": _labels(task, spec, name), "HostConfig": _host_config(task, spec)}),
+        body=_set_only({**_config(task, spec), "Labels": _labels(task, spec, name), "HostConfig": _host_config(task, spec, files)}),
         endpoints={attachment.network.spec.annotations.name: _endpoint(attachment) for attachment in task.networks},
         networks=tuple(_network(attachment.network, task.node_id) for attachment in task.networks if not _predefined(attachment.network)),
         volumes=tuple(volume_bodies(spec.mounts)),
+        files=tuple(files),
     )
 
 
@@ -83,13 +87,6 @@ def split_image(image: str) -> tuple[str, str]:
         return repository, digest
     head, colon, tag = image.rpartition(":")
     return (head, tag) if colon and "/" not in tag else (image, "latest")
-
-
-def _refuse_what_is_missing(task: api.Task) -> None:
-    spec = container_spec(task)
-    for kind, names in (("secrets", [ref.secret_name for ref in spec.secrets]), ("configs", [ref.config_name for ref in spec.configs])):
-        if names:
-            raise ExecutorError(f"the docker executor cannot give {kind} to containers yet ({', '.join(names)})")
 
 
 def _config(task: api.Task, spec: api.ContainerSpec) -> Body:
@@ -136,12 +133,12 @@ def _healthcheck(spec: api.ContainerSpec) -> Body | None:
     }
 
 
-def _host_config(task: api.Task, spec: api.ContainerSpec) -> Body:
+def _host_config(task: api.Task, spec: api.ContainerSpec, files: Sequence[Body]) -> Body:
     return _set_only(
         {
             **_limits(task.spec.resources),
             "PortBindings": {_port_key(port): [{"HostIp": "", "HostPort": str(port.published_port or "")}] for port in _host_ports(task)},
-            "Mounts": mount_bodies(spec.mounts),
+            "Mounts": [*mount_bodies(spec.mounts), *files],
             "Tmpfs": tmpfs_bodies(spec.mounts),
             "PidsLimit": spec.pidsLimit if spec.pidsLimit > 0 else None,
             "Ulimits": [{"Name": limit.name, "Soft": limit.soft, "Hard": limit.hard} for limit in spec.ulimits],

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
 
-from pyswarm.agent.executor import AlreadyStarted, ExecutorError, TemporaryError
+from pyswarm.agent.executor import AlreadyStarted, ExecutorError, ExitError, TemporaryError
 from pyswarm.agent.executor.docker.containers import NETWORK_LABEL, NODE_LABEL, ContainerRequest
 from pyswarm.agent.executor.docker.engine import Engine
 from pyswarm.agent.executor.docker.events import Events
@@ -18,6 +18,7 @@ from pyswarm.agent.executor.docker.logs import read_lines
 from pyswarm.agent.executor.docker.making import Maker
 from pyswarm.agent.executor.docker.patience import Patience
 from pyswarm.agent.executor.docker.state import Container, Verdict, container_status, judge_exit, judge_health, port_status
+from pyswarm.agent.executor.memory import TaskFiles
 from pyswarm.agent.executor.spec import container_spec, stop_grace_period
 from pyswarm.api import v1 as api
 from pyswarm.clock import Clock
@@ -31,7 +32,7 @@ _log = structlog.get_logger(__name__)
 class DockerController:
     """The container of one task. It is addressed by its name, which holds the task id, so any later daemon finds it again."""
 
-    def __init__(self, engine: Engine, events: Events, task: api.Task, request: ContainerRequest, clock: Clock) -> None:
+    def __init__(self, engine: Engine, events: Events, task: api.Task, request: ContainerRequest, clock: Clock, files: TaskFiles) -> None:
         self._engine = engine
         self._events = events
         self._task = task
@@ -39,7 +40,8 @@ class DockerController:
         self._name = request.name
         self._clock = clock
         self._patience = Patience()
-        self._maker = Maker(engine, request)
+        self._files = files
+        self._maker = Maker(engine, request, files)
         self._streams: set[Stream] = set()
         self._seen: Container | None = None
         self._closed = False
@@ -62,7 +64,12 @@ class DockerController:
     async def wait(self) -> None:
         """Until it ended; a failing health check stops it and fails the task."""
         self._check_open()
-        await self._until(judge_exit)
+        try:
+            await self._until(judge_exit)
+        except ExitError:
+            await self._files.discard_early()
+            raise
+        await self._files.discard_early()
 
     async def shutdown(self) -> None:
         """Stop it within its grace period."""
@@ -75,6 +82,7 @@ class DockerController:
         self._check_open()
         await self._maker.end_pull()
         await self._patiently("terminate", lambda: self._engine.kill(self._name), endless=True)
+        await self._files.discard_early()
 
     async def remove(self) -> None:
         """Stop it, delete it, then delete the networks made for it that nobody else uses."""
@@ -85,6 +93,7 @@ class DockerController:
         except ExecutorError as error:
             _log.debug("stopping before removal failed", container=self._name, error=str(error))
         await self._engine.remove(self._name)
+        await self._files.discard()
         for network in self._request.networks:
             await self._remove_network(str(network["Name"]))
 
@@ -176,6 +185,7 @@ class DockerController:
         await self._maker.settled()
         grace = stop_grace_period(container_spec(self._task))
         await self._engine.stop(self._name, math.ceil(grace))
+        await self._files.discard_early()
 
     async def _remove_network(self, name: str) -> None:
         """Only what this node made for this network: a network of the user's with the same name stays."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import structlog
 
+from pyswarm.agent.dependencies import Dependencies
 from pyswarm.agent.executor import ExecutorError
 from pyswarm.agent.executor.docker.containers import NODE_LABEL, container_request
 from pyswarm.agent.executor.docker.controller import DockerController
 from pyswarm.agent.executor.docker.describe import description
 from pyswarm.agent.executor.docker.engine import Engine
 from pyswarm.agent.executor.docker.events import Events
+from pyswarm.agent.executor.docker.given import file_mounts, task_files
 from pyswarm.agent.executor.docker.http import EngineUnavailable, Transport
+from pyswarm.agent.executor.files import wanted_files
+from pyswarm.agent.executor.memory import CANDIDATES, Memory
+from pyswarm.agent.executor.spec import container_spec
 from pyswarm.api import v1 as api
 from pyswarm.clock import Clock, SystemClock
 
@@ -25,7 +32,8 @@ class DockerExecutor:
     """Runs tasks in the engine at `engine_addr` (`unix:///path`, `tcp://host:port`).
 
     `node_id` is asked when it is needed, since a joining node has none at first. `hostname`, when not empty, replaces the engine's;
-    `generic` are the generic resources of the node. Raises ExecutorError for an address that is none. Must be made on the event loop.
+    `generic` are the generic resources of the node, `memory` the places where a tmpfs for secrets and configs may be.
+    Raises ExecutorError for an address that is none. Must be made on the event loop.
     """
 
     def __init__(
@@ -36,6 +44,7 @@ class DockerExecutor:
         hostname: str = "",
         generic: Sequence[api.GenericResource] = (),
         clock: Clock | None = None,
+        memory: Sequence[Path] = CANDIDATES,
     ) -> None:
         self._engine = Engine(Transport(engine_addr))
         self._node_id = node_id
@@ -43,7 +52,13 @@ class DockerExecutor:
         self._generic = tuple(generic)
         self._clock = clock if clock is not None else SystemClock()
         self._events = Events(self._engine, node_id, self._clock)
+        self._memory = Memory(node_id, memory)
+        self._dependencies = Dependencies()
         self._description: api.NodeDescription | None = None
+
+    def use_dependencies(self, dependencies: Dependencies) -> None:
+        """Secrets and configs of tasks come from here."""
+        self._dependencies = dependencies
 
     async def check(self) -> None:
         """Ask the engine whether it is there. Raises ExecutorError with one line for the operator when it is not."""
@@ -78,8 +93,11 @@ class DockerExecutor:
 
     def controller(self, task: api.Task) -> DockerController:
         """A controller for `task`. Raises ExecutorError when its spec cannot run here (runtime, image, templates, unsupported parts)."""
-        request = container_request(task, self._description)
-        return DockerController(self._engine, self._events, task, request, self._clock)
+        wanted = wanted_files(container_spec(task))
+        mounts = file_mounts(wanted, self._memory.directory(task.id)) if wanted else ()
+        request = container_request(task, self._description, files=mounts)
+        files = task_files(task.id, wanted, self._memory, self._dependencies.of(task))
+        return DockerController(self._engine, self._events, task, request, self._clock, files)
 
     async def remove_strays(self, keep: Iterable[str]) -> None:
         """Delete the containers with this node's id whose task is not in `keep`. Raises ExecutorError when the engine refuses."""
@@ -88,6 +106,7 @@ class DockerExecutor:
             if container.task_id and container.task_id not in kept:
                 _log.info("removing container of a forgotten task", task=container.task_id, container=container.id[:12])
                 await self._engine.remove(container.id)
+        await asyncio.to_thread(self._memory.keep_only, kept)
 
     async def close(self) -> None:
         """Stop reading events and drop connections."""

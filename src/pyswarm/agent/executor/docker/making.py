@@ -1,4 +1,4 @@
-"""How a task's container comes to be: networks, volumes, image, creation, start."""
+"""How a task's container comes to be: networks, volumes, image, secrets and configs, creation, start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pyswarm.agent.executor import AlreadyPrepared, ExecutorError
 from pyswarm.agent.executor.docker import pulls
 from pyswarm.agent.executor.docker.containers import ContainerRequest
 from pyswarm.agent.executor.docker.engine import Engine
+from pyswarm.agent.executor.docker.given import unseen
 from pyswarm.agent.executor.docker.http import EngineError, EngineUnavailable
+from pyswarm.agent.executor.memory import TaskFiles
 
 
 class Maker:
@@ -19,9 +21,10 @@ class Maker:
     `settled` waits for that, and whoever stops or removes the container calls it first, or he would miss what is about to appear.
     """
 
-    def __init__(self, engine: Engine, request: ContainerRequest) -> None:
+    def __init__(self, engine: Engine, request: ContainerRequest, files: TaskFiles) -> None:
         self._engine = engine
         self._request = request
+        self._files = files
         self._pulling: asyncio.Task[None] | None = None
         self._making: asyncio.Task[None] | None = None
 
@@ -61,11 +64,16 @@ class Maker:
 
     async def _create(self, version: tuple[int, int]) -> None:
         name = self._request.name
-        await self._engine.create(name, self._request.create_body(version))
+        await self._files.deliver()
+        try:
+            await self._engine.create(name, self._request.create_body(version))
+        except EngineError as error:
+            raise unseen(error, self._request.files, self._engine.address) from error
         for network, endpoint in self._request.connect_later(version).items():
             await self._engine.connect(network, name, endpoint)
 
     async def _start(self) -> None:
+        await self._files.deliver()  # The machine, and its memory with it, may have been restarted since the creation.
         try:
             await self._engine.start(self._request.name)
         except EngineError as error:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pyswarm.agent.executor import ExecutorError, ExitError
+from pyswarm.agent.executor.memory import TaskFiles
 from pyswarm.agent.executor.process.output import read_output, selection
 from pyswarm.agent.executor.process.recipe import Recipe
 from pyswarm.agent.executor.process.supervised import Supervised
@@ -24,10 +25,11 @@ _T = TypeVar("_T")
 class ProcessController:
     """The process of one task. All it knows lies in the task's directory, so a later daemon goes on where this one left off."""
 
-    def __init__(self, task: api.Task, recipe: Recipe, supervised: Supervised, clock: Clock) -> None:
+    def __init__(self, task: api.Task, recipe: Recipe, supervised: Supervised, clock: Clock, files: TaskFiles) -> None:
         self._task = task
         self._recipe = recipe
         self._supervised = supervised
+        self._files = files
         self._clock = clock
         self._starting: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
@@ -38,15 +40,17 @@ class ProcessController:
         self._task = task
 
     async def prepare(self) -> None:
-        """Make the task's directory."""
+        """Make the task's directory, secrets and configs first."""
         self._check_open()
+        if not self._supervised.prepared():
+            await self._files.deliver()
         await self._supervised.prepare(self._recipe)
 
     async def start(self) -> None:
         """Start the process. It runs to its end behind a cancelled caller, so that a stop that follows finds it."""
         self._check_open()
         await self._settled()
-        self._starting = asyncio.create_task(self._supervised.start(), name=f"start {self._task.id}")
+        self._starting = asyncio.create_task(self._start(), name=f"start {self._task.id}")
         self._starting.add_done_callback(_retrieve)
         await asyncio.shield(self._starting)
 
@@ -54,6 +58,7 @@ class ProcessController:
         """Until it ended."""
         self._check_open()
         ended = await self._unless_closed(self._supervised.ended())
+        await self._files.discard_early()
         if ended.code:
             raise ExitError(ended.code, ended.error)
 
@@ -62,18 +67,21 @@ class ProcessController:
         self._check_open()
         await self._settled()
         await self._supervised.stop(self._recipe.stop_signal, stop_grace_period(container_spec(self._task)))
+        await self._files.discard_early()
 
     async def terminate(self) -> None:
         """SIGKILL, to it and all it started."""
         self._check_open()
         await self._settled()
         await self._supervised.stop(9, 0.0)
+        await self._files.discard_early()
 
     async def remove(self) -> None:
-        """Stop it and delete its directory, output included. Raises TemporaryError while it does not end."""
+        """Stop it and delete its directory, output included, and its files in memory. Raises TemporaryError while it does not end."""
         self._check_open()
         await self.shutdown()
         await self._supervised.delete()
+        await self._files.discard()
 
     async def close(self) -> None:
         """End what waits here; the process is left alone."""
@@ -105,6 +113,11 @@ class ProcessController:
                 stream = api.LogStream.LOG_STREAM_STDOUT if line.stream == 1 else api.LogStream.LOG_STREAM_STDERR
                 yield api.LogMessage(context=context, timestamp=moment, stream=stream, data=line.data)
         self._check_open()
+
+    async def _start(self) -> None:
+        if self._supervised.started() is None and self._supervised.outcome() is None:
+            await self._files.deliver()  # The machine, and its memory with it, may have been restarted since they were placed.
+        await self._supervised.start()
 
     def _nothing_more(self) -> bool:
         return self._closing.is_set() or self._supervised.outcome() is not None or not self._supervised.path.exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -9,10 +11,15 @@ from pathlib import Path
 
 import structlog
 
+from pyswarm.agent.dependencies import Dependencies
 from pyswarm.agent.executor import ExecutorError
+from pyswarm.agent.executor.files import wanted_files
+from pyswarm.agent.executor.memory import CANDIDATES, Memory
 from pyswarm.agent.executor.process.controller import ProcessController
+from pyswarm.agent.executor.process.given import check_targets, environment, task_files
 from pyswarm.agent.executor.process.recipe import recipe
 from pyswarm.agent.executor.process.supervised import Supervised
+from pyswarm.agent.executor.spec import container_spec
 from pyswarm.api import v1 as api
 from pyswarm.clock import Clock, SystemClock
 
@@ -25,13 +32,29 @@ _log = structlog.get_logger(__name__)
 class ProcessExecutor:
     """Runs tasks as processes, with their directories below `<state>/worker/tasks`.
 
-    `hostname`, when not empty, replaces the machine's; `generic` are the generic resources of the node.
+    `hostname`, when not empty, replaces the machine's; `generic` are the generic resources of the node, `memory` the places where a tmpfs
+    for secrets and configs may be.
     """
 
-    def __init__(self, state: Path, *, hostname: str = "", generic: Sequence[api.GenericResource] = (), clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        state: Path,
+        *,
+        hostname: str = "",
+        generic: Sequence[api.GenericResource] = (),
+        clock: Clock | None = None,
+        memory: Sequence[Path] = CANDIDATES,
+    ) -> None:
         self._directory = state.absolute() / "worker" / "tasks"
+        name = f"process-{hashlib.sha256(os.fsencode(self._directory)).hexdigest()[:16]}"
+        self._memory = Memory(lambda: name, memory)
+        self._dependencies = Dependencies()
         self._clock = clock if clock is not None else SystemClock()
         self._description = description(hostname, generic)
+
+    def use_dependencies(self, dependencies: Dependencies) -> None:
+        """Secrets and configs of tasks come from here."""
+        self._dependencies = dependencies
 
     async def check(self) -> None:
         """Raises ExecutorError when this machine cannot supervise processes."""
@@ -50,19 +73,23 @@ class ProcessExecutor:
 
     def controller(self, task: api.Task) -> ProcessController:
         """A controller for `task`. Raises ExecutorError when it cannot run as a process: no command, unsupported parts, bad templates."""
-        return ProcessController(task, recipe(task, self._description), self._supervised(task.id), self._clock)
+        wanted = wanted_files(container_spec(task))
+        check_targets(wanted)
+        variables = environment(wanted, self._memory.directory(task.id)) if wanted else {}
+        made = recipe(task, self._description, files=variables)
+        files = task_files(task.id, wanted, self._memory, self._dependencies.of(task), made)
+        return ProcessController(task, made, self._supervised(task.id), self._clock, files)
 
     async def remove_strays(self, keep: Iterable[str]) -> None:
         """Kill the processes of tasks that are not in `keep` and delete their directories. Raises ExecutorError."""
-        if not self._directory.is_dir():
-            return
         kept = set(keep)
-        for entry in sorted(self._directory.iterdir()):
+        for entry in sorted(self._directory.iterdir()) if self._directory.is_dir() else ():
             if entry.is_dir() and entry.name not in kept:
                 _log.info("removing process of a forgotten task", task=entry.name)
                 stray = self._supervised(entry.name)
                 await stray.stop(9, 0.0)
                 await stray.delete()
+        await asyncio.to_thread(self._memory.keep_only, kept)
 
     async def close(self) -> None:
         """Nothing is held in memory."""

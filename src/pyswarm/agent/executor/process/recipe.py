@@ -6,7 +6,7 @@ import grp
 import os
 import pwd
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyswarm.agent.executor import ExecutorError
@@ -39,8 +39,11 @@ class Credentials:
     home: str
 
 
-def recipe(task: api.Task, node: api.NodeDescription) -> Recipe:
-    """The recipe of a task on the node described. Raises ExecutorError when it cannot run as a process."""
+def recipe(task: api.Task, node: api.NodeDescription, *, files: Mapping[str, str] | None = None) -> Recipe:
+    """The recipe of a task on the node described; `files` is the environment that says where its secrets and configs are (see `given`).
+
+    Raises ExecutorError when it cannot run as a process.
+    """
     _refuse_what_is_missing(task)
     spec = expanded_container(task, node)
     env = {"PATH": DEFAULT_PATH, "HOSTNAME": spec.hostname or node.hostname}
@@ -48,6 +51,7 @@ def recipe(task: api.Task, node: api.NodeDescription) -> Recipe:
         name, separator, value = entry.partition("=")
         if name and separator:
             env[name] = value
+    env.update(files or {})
     return Recipe(
         argv=(*spec.command, *spec.args),
         env=env,
@@ -65,7 +69,7 @@ def _refuse_what_is_missing(task: api.Task) -> None:
             "the process executor runs a command of this machine and takes nothing from the image, but the task has no command: "
             "set one in the service's spec"
         )
-    missing = {"mounts": spec.mounts, "secrets": spec.secrets, "configs": spec.configs, "networks": task.networks}
+    missing = {"mounts": spec.mounts, "networks": task.networks}
     asked = [name for name, entries in missing.items() if entries]
     if asked:
         raise ExecutorError(f"the process executor has no {' and no '.join(asked)}: run this task with the docker executor")

@@ -70,9 +70,13 @@ class Supervised:
         content = self._read("exit.json")
         return None if content is None else Ended(int(str(content["code"])), str(content["error"]))
 
+    def prepared(self) -> bool:
+        """Whether `prepare` has been here."""
+        return (self.path / "task.json").exists()
+
     async def prepare(self, recipe: Recipe) -> None:
         """Make the directory and write down what to run. Raises AlreadyPrepared, ExecutorError."""
-        if (self.path / "task.json").exists():
+        if self.prepared():
             raise AlreadyPrepared
         try:
             await asyncio.to_thread(self._write_task, recipe)
