@@ -28,7 +28,7 @@ SETTINGS = RaftSettings()
 class TrustingGate:
     """Believes the header."""
 
-    async def admit(self, method: MethodDescriptor, context: Any) -> Caller:  # noqa: ARG002 - the shape of a gate
+    async def admit(self, method: MethodDescriptor, context: Any) -> Caller:
         """See Gate."""
         metadata = dict(context.invocation_metadata())
         return Caller(node_id=str(metadata[HEADER]), roles=(MANAGER,))
@@ -183,11 +183,8 @@ class Cluster:
     async def equal(self, boxes: Iterable[Box] | None = None) -> None:
         """Wait until all that run have everything acknowledged, once and in one order."""
         watched = [b for b in boxes or self.boxes if b.running]
-        async with asyncio.timeout(15):
-            while not all(set(self.acknowledged) <= set(b.machine.names) for b in watched):
-                await asyncio.sleep(0.01)
-            while len({tuple(b.machine.names) for b in watched}) > 1:
-                await asyncio.sleep(0.01)
+        await until(lambda: all(set(self.acknowledged) <= set(b.machine.names) for b in watched), 15)
+        await until(lambda: len({tuple(b.machine.names) for b in watched}) == 1)
         for box in watched:
             assert len(set(box.machine.names)) == len(box.machine.names)
 
@@ -210,5 +207,5 @@ async def cluster(directory: Path, size: int, config: api.RaftConfig | None = No
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     """Wait for something that other tasks bring about."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in several nodes, without an event in common
             await asyncio.sleep(0.005)

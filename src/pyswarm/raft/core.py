@@ -44,6 +44,7 @@ class Core(Guarded):
         """Elections, commitment, apply, snapshots: whatever is due."""
         self._enter()
         self.doTick(0.0)
+        self._SyncObj__raftElectionDeadline = float("inf")  # an election that could not begin now is not to begin by itself later
 
     def receive(self, sender: int, message: messages.Message) -> None:
         """Let the library act on a message. Only what the filter delivers may come here."""

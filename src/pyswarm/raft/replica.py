@@ -169,9 +169,9 @@ class Replica(Standing):
             if not self.changes.handing_over:
                 self._proposals.append_to(self._core)
         heartbeat = self._heartbeat_ticks >= self._settings.heartbeat_tick
-        if self._core.leading and (self._journal.dirty or heartbeat or self.traffic.push):
+        if self._core.leading and (self._journal.dirty or heartbeat or self.traffic.push or self._chores.sender.fresh):
             self._heartbeat_ticks = 0
-            self.traffic.push = False
+            self.traffic.push = self._chores.sender.fresh = False
             self._core.send_entries()
 
     @property

@@ -53,7 +53,7 @@ class Traffic:
         self._early: list[tuple[int, Message]] = []
         self._held: list[tuple[int, Message]] = []
         self._votes: tuple[int, set[int]] = (0, set())
-        self._transfer = False
+        self._transfer_term = 0
         self._pre_grants: tuple[int, set[int]] = (0, set())
         self.heard: dict[int, int] = {}
         """Per member that ever spoke: ticks since it last did."""
@@ -79,7 +79,7 @@ class Traffic:
 
     def send(self, raft_id: int, message: Message) -> None:
         """See Outlet."""
-        if isinstance(message, RequestVote) and self._transfer:
+        if isinstance(message, RequestVote) and message.term == self._transfer_term:
             message = replace(message, transfer=True)
         if isinstance(message, GrantVote):
             self.silent_ticks = 0
@@ -99,7 +99,6 @@ class Traffic:
         if synced:
             out += self._held
             self._held = []
-            self._transfer = False
         return out
 
     # --- in
@@ -164,7 +163,7 @@ class Traffic:
             case GrantVote():
                 self._counted(message.term).add(sender)
             case CampaignNow():
-                self._transfer = True
+                self._transfer_term = message.term + 1
             case _:
                 pass
         self._core.receive(sender, message)
