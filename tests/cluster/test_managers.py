@@ -62,7 +62,8 @@ def write(cluster: Cluster, value: object) -> None:
 
 def value(cluster: Cluster) -> str:
     """What was written last."""
-    return next((line.split("=", 1)[1] for line in cluster.ask("service", "inspect", "redis").splitlines() if "value=" in line), "")
+    words = cluster.ask("service", "inspect", "redis").replace(":", " ").split()
+    return next((after for word, after in zip(words, words[1:], strict=False) if word == "value"), "")
 
 
 def test_every_socket_works(cluster: Cluster) -> None:
