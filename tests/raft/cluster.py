@@ -28,7 +28,7 @@ SETTINGS = RaftSettings()
 class TrustingGate:
     """Believes the header."""
 
-    async def admit(self, method: MethodDescriptor, context: Any) -> Caller:
+    async def admit(self, method: MethodDescriptor, context: Any, refused_by: str | None = None) -> Caller:
         """See Gate."""
         metadata = dict(context.invocation_metadata())
         return Caller(node_id=str(metadata[HEADER]), roles=(MANAGER,))
@@ -43,7 +43,7 @@ class _Signed:
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
         """See grpc.aio.Channel."""
-        multi = self._channel.stream_stream(*args, **kwargs)
+        multi: Any = self._channel.stream_stream(*args, **kwargs)
         return lambda: multi(metadata=((HEADER, self._node_id),))
 
     async def close(self, grace: float | None) -> None:

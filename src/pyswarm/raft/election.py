@@ -7,6 +7,7 @@ import random
 from pyswarm.raft.core import Core
 from pyswarm.raft.journal import Journal
 from pyswarm.raft.messages import PreVote
+from pyswarm.raft.peers import Peers
 from pyswarm.raft.presence import Patience
 from pyswarm.raft.traffic import Traffic
 
@@ -18,10 +19,11 @@ class Election:
     has no winner the next one comes sooner, for then there is no leader that could be disturbed.
     """
 
-    def __init__(self, core: Core, journal: Journal, traffic: Traffic, election_tick: int, chance: random.Random) -> None:
+    def __init__(self, core: Core, journal: Journal, traffic: Traffic, peers: Peers, election_tick: int, chance: random.Random) -> None:
         self._core = core
         self._journal = journal
         self._traffic = traffic
+        self._peers = peers
         self._patience = Patience(election_tick, chance)
         self._asked = -1
         self._stood = False
@@ -37,7 +39,7 @@ class Election:
         silence = self._traffic.silent_ticks
         if not core.voters:
             self._stand()
-        elif silence < self._patience.ticks:
+        elif silence < self._patience.within(alone=not self._peers.is_up(core.leader_id)):
             self._asked = -1
         elif 2 * (len(self._traffic.pre_grants(core.term + 1) & core.voters) + 1) > len(core.voters) + 1:
             self._stand()

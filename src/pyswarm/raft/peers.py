@@ -39,6 +39,10 @@ class Peers:
             self._learners.discard(raft_id)
             self._core.learner_disconnected(raft_id)
 
+    def is_up(self, raft_id: int) -> bool:
+        """Whether messages can be sent to a member."""
+        return raft_id in self._up
+
     def count_tick(self) -> None:
         """A tick of time has passed."""
         self._ticks += 1

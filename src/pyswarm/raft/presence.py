@@ -22,6 +22,10 @@ class Patience:
         """Wait for another random time."""
         self.ticks = self._chance.randint(self._election, 2 * self._election - 1)
 
+    def within(self, *, alone: bool) -> int:
+        """How many ticks that is; `alone`: the connection to the leader is gone too, so it is hardly just slow."""
+        return self.ticks - max(0, self.ticks - self._election) // 2 if alone else self.ticks
+
     def draw_short(self) -> None:
         """After an election that may have no winner: nobody leads, so there is nobody to give time to."""
         self.ticks = self._chance.randint(2, max(2, self._election - 2))

@@ -96,9 +96,9 @@ class Replica(Standing):
         self.traffic.leader_within = settings.election_tick
         self._core = self._build(clock)
         self.traffic.attach(self._core)
-        self._election = Election(self._core, self._journal, self.traffic, settings.election_tick, chance)
         self.peers = Peers(self._core, self.traffic, settings.election_tick)
         """Whom messages reach; told by whoever runs the connections."""
+        self._election = Election(self._core, self._journal, self.traffic, self.peers, settings.election_tick, chance)
         self.changes = Changes(
             self._core, self._journal, self._membership, self.traffic, self.peers, self._proposals, settings.election_tick
         )
