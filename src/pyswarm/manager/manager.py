@@ -71,6 +71,9 @@ LEADER_POLL_SECONDS = 0.05
 JOINED_SECONDS = 10.0
 """A leader that died meanwhile forgot who was about to join: after so long it is asked again."""
 
+ADDRESS_SECONDS = 1.0
+"""How long the members' table is given to show this manager's present address."""
+
 
 @dataclass(frozen=True, slots=True)
 class ManagerConfig:
@@ -144,7 +147,7 @@ class Manager:
             clock=clock,
         )
         self._control = ControlServer(
-            services=services, security=security, directory=self._managers, remote_addr=self._own_address, clock=clock
+            services=services, security=security, directory=self._managers, remote_addr=self._address_for_log, clock=clock
         )
 
     async def run(self) -> None:
@@ -204,29 +207,37 @@ class Manager:
         self.raft.advertise("" if known and reach.is_wildcard(own) else own)
 
     async def _stay_member(self) -> None:
-        """Ask again while the log does not know this member, or knows another address of it."""
+        """See to it that the log knows this member, under its present address."""
         while not await self._is_known_as_it_is():
+            if self.raft.is_leader:
+                self.raft.advertise(self._address_for_log())
+                continue
             try:
                 await self._joiner.ask()
             except SwarmError as error:
                 log.warning("the log does not know this manager as it is yet", error=error.message)
-        log.info("member of the log", raft_id=f"{self.raft.raft_id:x}")
+        log.info("member of the log", raft_id=f"{self.raft.raft_id:x}", addr=self._address_in_log())
 
     async def _is_known_as_it_is(self) -> bool:
-        """After at most ten seconds: this manager is a member under its present address."""
+        """Whether it is so within ten seconds as a member, and a second more for the address."""
         try:
             async with asyncio.timeout(JOINED_SECONDS):
                 await self.raft.joined()
         except TimeoutError:
             return False
-        own = self._own_address()
-        if self.raft.is_leader or reach.is_wildcard(own) or self._address_in_log() == own:
-            return True
-        await self._clock.sleep(1.0)
-        return self._address_in_log() == own
+        if self._address_in_log() != self._address_for_log():
+            await self._clock.sleep(ADDRESS_SECONDS)
+        return self._address_in_log() == self._address_for_log()
 
     def _address_in_log(self) -> str:
         return next((member.addr for member in self.raft.members() if member.raft_id == self.raft.raft_id), "")
+
+    def _address_for_log(self) -> str:
+        """This manager's own address; one that only says "everywhere" leaves the host to what the log knows from others."""
+        own, known = self._own_address(), self._address_in_log()
+        if not known or not reach.is_wildcard(own):
+            return own
+        return f"{known.rpartition(':')[0]}:{own.rpartition(':')[2]}"
 
     async def _become_ready(self) -> None:
         while self.raft.leader() is None or genesis.cluster_of(self.store) is None:

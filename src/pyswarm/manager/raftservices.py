@@ -56,6 +56,10 @@ class Membership(Protocol):
         """Remove a member unless that may cost the quorum."""
         ...
 
+    def advertise(self, addr: str) -> None:
+        """Have the table say that this manager is at `addr`."""
+        ...
+
 
 class RaftMembershipService:
     """`docker.swarmkit.v1.RaftMembership`: managers come and go. Answers on the leader."""
@@ -71,7 +75,7 @@ class RaftMembershipService:
         self._check_leader()
         addr = reachable_address(request.addr, caller.remote_addr)
         await self._probe(addr)
-        await self._name_myself(caller.remote_addr)
+        self._name_myself(caller.remote_addr)
         self._check_leader()
         joined = await self._raft.join(caller.node_id, addr)
         log.info("manager joined", node=caller.node_id, addr=addr, raft_id=f"{joined.raft_id:x}")
@@ -93,14 +97,14 @@ class RaftMembershipService:
         if not self._raft.is_leader:
             raise FailedPrecondition(LostLeadership().message)
 
-    async def _name_myself(self, remote_addr: str) -> None:
+    def _name_myself(self, remote_addr: str) -> None:
         """A founder that was told no address is in the table as `0.0.0.0`, of no use to the manager that now comes."""
         me = next((member for member in self._raft.members() if member.node_id == self._node_id), None)
         if me is None or not reach.is_wildcard(me.addr):
             return
         addr = reach.seen_from(me.addr, remote_addr)
         if addr != me.addr:
-            await self._raft.join(self._node_id, addr)
+            self._raft.advertise(addr)
 
 
 class RaftService:

@@ -76,8 +76,11 @@ class RaftNode(Council):
     # --- life
 
     def advertise(self, addr: str) -> None:
-        """Be reachable at `addr`, which may be known only once a port is bound. Before `run`."""
+        """Be reachable at `addr`, which may be known only once a port is bound. While it leads, the members' table follows at once."""
         self._resident.addr = addr
+        if self._resident.replica is not None:
+            self._resident.replica.advertise(addr)
+            self._wake.set()
 
     async def has_state(self) -> bool:
         """Whether there is a log on disk. Before `run`.

@@ -45,6 +45,11 @@ class Presence:
         member = table.members.get(self._identity.raft_id)
         self._current = member is not None and (not self._addr or member.addr == self._addr)
 
+    def move(self, addr: str, table: Membership) -> None:
+        """This member is reached elsewhere from now on."""
+        self._addr, self._asked_in = addr, 0
+        self.look(table)
+
     def due(self, leading_in: int | None) -> bool:
         """Whether this member, leader of a term (or not), should propose its entry."""
         return leading_in is not None and not self._current and self._asked_in != leading_in

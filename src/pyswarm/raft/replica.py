@@ -145,6 +145,10 @@ class Replica(Standing):
         else:
             done.set_result(self.applied)
 
+    def advertise(self, addr: str) -> None:
+        """Be reached at `addr` from now on; the table follows while this member leads."""
+        self._presence.move(addr, self._membership)
+
     # --- driving
 
     def count_tick(self) -> None:
