@@ -20,7 +20,7 @@ from pyswarm.api.swarmkit import ca_pb2
 from pyswarm.ca import csr, tokens
 from pyswarm.ca.keystore import KeyStore
 from pyswarm.clock import SystemClock
-from pyswarm.errors import InvalidArgument, SwarmError, Unimplemented
+from pyswarm.errors import InvalidArgument, SwarmError
 from pyswarm.node import AgentParts, ManagerParts, Node, NodeConfig
 from pyswarm.node_state import Settings, StateDirectory, StateDirectoryError
 from pyswarm.rpc.binder import bind
@@ -50,15 +50,16 @@ class FakeExecutor:
 
 @dataclass
 class FakeManager:
-    """A manager that runs until cancelled, or fails."""
+    """A manager that runs until cancelled or removed, or fails."""
 
     parts: ManagerParts
     failure: BaseException | None = None
+    removed: asyncio.Event = field(default_factory=asyncio.Event)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     running: bool = False
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled or removed."""
         if self.failure is not None:
             raise self.failure
         self.running = True
@@ -66,7 +67,7 @@ class FakeManager:
         (self.parts.config.state_dir / "raft" / "wal-pyswarm" / "1").write_text("entry")
         try:
             self.ready.set()
-            await asyncio.Event().wait()
+            await self.removed.wait()
         finally:
             self.running = False
 
@@ -112,8 +113,7 @@ class World:
         return Node(config, executor, HastyClock(), manager=self._manager, agent=self._agent)
 
     def _manager(self, parts: ManagerParts) -> FakeManager:
-        failure = Unimplemented("not yet") if parts.join_addr else self.manager_failure
-        self.managers.append(FakeManager(parts, failure))
+        self.managers.append(FakeManager(parts, self.manager_failure))
         return self.managers[-1]
 
     def _agent(self, parts: AgentParts) -> FakeAgent:
@@ -213,7 +213,7 @@ async def test_first_start_founds_a_cluster(world: World, tmp_path: Path) -> Non
     async with world.running(config(tmp_path)) as node:
         (manager,), (agent,) = world.managers, world.agents
         assert (await manager.parts.signing_root()).signer is not None
-        assert manager.parts.join_addr == ""
+        assert not manager.parts.join
         assert agent.parts.broker.local == tmp_path / "swarm.sock"
         assert agent.parts.security.current.node_id == node.node_id
         assert agent.running
@@ -235,7 +235,7 @@ async def test_restart_keeps_identity_and_settings(world: World, tmp_path: Path)
     assert (saved.hostname, saved.listen_remote_api) == ("one", "127.0.0.1:7")
     async with world.running(NodeConfig(tmp_path / "state", saved)) as second:
         assert second.node_id == first.node_id
-        assert world.managers[-1].parts.join_addr == ""
+        assert not world.managers[-1].parts.join
 
 
 async def test_one_daemon_per_directory(world: World, tmp_path: Path) -> None:
@@ -281,11 +281,10 @@ async def test_join_and_restart_without_flags(world: World, tmp_path: Path) -> N
         (lambda toy: "", "A valid join token is necessary to join this cluster; the one given is missing"),
         (lambda toy: toy.worker_token[:-25] + "0" * 25, "A valid join token is necessary to join this cluster; the one given is missing"),
         (lambda toy: tokens.generate(Authority().root.bundle), "the token is another cluster's"),
-        (lambda toy: toy.manager_token, "join with the worker token"),
     ],
 )
 async def test_bad_tokens(world: World, tmp_path: Path, token: Callable[[ToyCA], str], text: str) -> None:
-    """A malformed, missing, wrong or foreign token, or a manager's: one line, and nothing is left behind. [dispatcher 194]"""
+    """A malformed, missing, wrong or foreign token: one line, and nothing is left behind. [dispatcher 194]"""
     async with cluster(tmp_path) as (toy, server):
         joining = replace(config(tmp_path), join_addr=server.address, join_token=token(toy))
         error = await failure_of(world.node(joining))
@@ -366,27 +365,42 @@ async def test_demotion_stops_the_manager(world: World, tmp_path: Path) -> None:
         assert node.ready.is_set()
 
 
-async def test_promotion_is_not_there_yet(world: World, tmp_path: Path) -> None:
-    """A desired role leads to a new certificate; a promotion that cannot be followed leaves the worker working.
-
-    [dispatcher 187; ca 89 in part]
-    """
+async def test_promotion_and_demotion(world: World, tmp_path: Path) -> None:
+    """A desired role leads to a new certificate, that to a manager which asks others for membership; and back. [dispatcher 187; ca 89]"""
     async with cluster(tmp_path) as (toy, server):
         async with world.running(replace(config(tmp_path), join_addr=server.address, join_token=toy.worker_token)) as node:
             (agent,) = world.agents
-            changed = api.Node(id=node.node_id, spec=api.NodeSpec(desired_role=api.NodeRole.WORKER), role=api.NodeRole.MANAGER)
-            await agent.parts.on_change(News(changed))
-            toy.roles[node.node_id] = MANAGER
-            changed.spec.desired_role = api.NodeRole.MANAGER
-            await agent.parts.on_change(News(changed))
-            await until(lambda: bool(world.managers))
+            await change_role(toy, agent, node.node_id, MANAGER)
+            await until(lambda: bool(world.managers) and world.managers[0].running)
             assert agent.parts.security.current.role == MANAGER
-            assert world.managers[0].parts.join_addr == server.address
-            toy.roles[node.node_id] = WORKER
-            changed.spec.desired_role = api.NodeRole.WORKER
-            await agent.parts.on_change(News(changed))
-            await until(lambda: agent.parts.security.current.role == WORKER)
+            assert world.managers[0].parts.join
+            assert world.managers[0].parts.other_manager() == server.address
+            await change_role(toy, agent, node.node_id, WORKER)
+            await until(lambda: not world.managers[0].running)
             assert agent.running
+
+
+async def test_removed_from_the_log(world: World, tmp_path: Path) -> None:
+    """A manager that the others removed forgets the log, learns its role, and never founds a cluster of its own."""
+    async with cluster(tmp_path) as (toy, server):
+        async with world.running(replace(config(tmp_path), join_addr=server.address, join_token=toy.worker_token)) as node:
+            (agent,) = world.agents
+            await change_role(toy, agent, node.node_id, MANAGER)
+            await until(lambda: bool(world.managers) and world.managers[0].running)
+            toy.roles[node.node_id] = WORKER
+            world.managers[0].removed.set()
+            await until(lambda: agent.parts.security.current.role == WORKER or len(world.managers) > 1)
+            assert not world.managers[0].running
+            assert all(manager.parts.join for manager in world.managers)
+            await until(lambda: not (tmp_path / "state" / "raft").exists())
+            assert agent.running
+
+
+async def change_role(toy: ToyCA, agent: FakeAgent, node_id: str, role: str) -> None:
+    """What the cluster does: it wants another role, gives it, and tells the node."""
+    toy.roles[node_id] = role
+    wanted = api.NodeRole.MANAGER if role == MANAGER else api.NodeRole.WORKER
+    await agent.parts.on_change(News(api.Node(id=node_id, spec=api.NodeSpec(desired_role=wanted))))
 
 
 async def test_rotation_forces_a_renewal(world: World, tmp_path: Path) -> None:

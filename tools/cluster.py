@@ -39,7 +39,7 @@ def free_port() -> int:
 
 
 class Cluster:
-    """Daemons in one directory, and the commands given to them. `node-1` is the manager.
+    """Daemons in one directory, and the commands given to them. `node-1` is the first manager, and the one that is asked.
 
     `executor` are flags for every node; `tell` gets each command line before it runs, and the output of `show`.
     """
@@ -47,7 +47,7 @@ class Cluster:
     def __init__(self, root: pathlib.Path, executor: Sequence[str], tell: Callable[[str], None] = lambda _text: None) -> None:
         self.root = root
         self.executor = executor
-        self.socket = root / "node-1" / "swarm.sock"
+        self.socket = self.socket_of("node-1")
         self.remote = f"127.0.0.1:{free_port()}"
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.node_ids: set[str] = set()
@@ -68,10 +68,15 @@ class Cluster:
         lines = self.ask("cluster", "inspect", "default").splitlines()
         return next(line.split()[-1] for line in lines if line.strip().startswith(role))
 
-    def join(self, name: str, token: str) -> None:
-        """Start a worker."""
+    def join(self, name: str, token: str, *, control: bool = False) -> None:
+        """Start a node that joins. `control` names its control socket, for one that is a manager or may become one."""
         flags = ("--hostname", name, "--join-addr", self.remote, "--join-token", token, "--listen-remote-api", f"127.0.0.1:{free_port()}")
-        self.start(name, *flags, *self.executor)
+        socket_flags = ("--listen-control-api", str(self.socket_of(name))) if control else ()
+        self.start(name, *flags, *socket_flags, *self.executor)
+
+    def socket_of(self, name: str) -> pathlib.Path:
+        """A node's control socket; assign it to `socket` to talk to that manager."""
+        return self.root / name / "swarm.sock"
 
     def await_ready(self, count: int) -> None:
         """Wait until so many nodes are READY."""
@@ -92,6 +97,15 @@ class Cluster:
         self._tell(f"$ kill -9 {daemon.pid}   # {name}")
         daemon.kill()
         daemon.wait()
+
+    def terminate(self, name: str) -> float:
+        """A stop in good order: SIGTERM. Returns how long it took, in seconds."""
+        daemon = self.daemons.pop(name)
+        self._tell(f"$ kill {daemon.pid}   # {name}")
+        begun = time.monotonic()
+        daemon.terminate()
+        daemon.wait(30)
+        return time.monotonic() - begun
 
     def ask(self, *words: str) -> str:
         """A command's output, without showing it."""

@@ -29,16 +29,16 @@ from pyswarm.ca.renewal import Renewer
 from pyswarm.ca.root import RootCA
 from pyswarm.ca.validate import CertificateError
 from pyswarm.clock import Clock
-from pyswarm.errors import SwarmError, Unimplemented
+from pyswarm.errors import SwarmError
 from pyswarm.node_join import StartError, distrust, explain, refuse_other_cluster, warn_of_address
 from pyswarm.node_state import Settings, StateDirectory
 from pyswarm.rpc.caller import MANAGER, WORKER
-from pyswarm.rpc.remotes import DEFAULT_WEIGHT, ConnectionBroker, PersistentRemotes, RemotePeer
+from pyswarm.rpc.remotes import DEFAULT_WEIGHT, ConnectionBroker, NoRemotes, PersistentRemotes, RemotePeer
 
 log = structlog.get_logger(__name__)
 
 ROLE_CHANGE_SECONDS = 16.0
-"""How long a manager that ended by itself is given to learn that it was demoted."""
+"""How long a manager that was removed from the log is given to learn that it was demoted."""
 
 _ROLES = {api.NodeRole.WORKER: WORKER, api.NodeRole.MANAGER: MANAGER}
 
@@ -63,7 +63,7 @@ class ManagerLike(Protocol):
     ready: asyncio.Event
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled, or until this manager was removed from the log."""
         ...
 
 
@@ -96,12 +96,15 @@ class ManagerParts:
     """What a manager is made from."""
 
     config: NodeConfig
-    join_addr: str
+    join: bool
+    """Others keep the log already: with nothing on disk ask them for membership."""
     security: SecurityConfig
     keystore: KeyStore
     signing_root: Callable[[], Awaitable[RootCA]]
     """The root for a cluster that turns out not to exist yet."""
     clock: Clock
+    other_manager: Callable[[], str]
+    """The address of another manager, maybe a different one each time. Raises SwarmError when none is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +136,9 @@ def make_manager(parts: ManagerParts) -> ManagerLike:
         heartbeat_tick=settings.heartbeat_tick,
         election_tick=settings.election_tick,
         force_new_cluster=parts.config.force_new_cluster,
-        join_addr=parts.join_addr,
+        join=parts.join,
     )
-    return Manager(config, parts.security, parts.keystore, parts.signing_root, parts.clock)
+    return Manager(config, parts.security, parts.keystore, parts.signing_root, parts.clock, parts.other_manager)
 
 
 def make_agent(parts: AgentParts) -> AgentLike:
@@ -243,8 +246,6 @@ class Node:
             )
             log_is_empty = directory.log_is_empty()
             identity = await bootstrap.bootstrap(directory.certificates, options, self._client, self._clock, log_is_empty=log_is_empty)
-            if is_first and config.join_addr and identity.security.current.is_manager:
-                raise Unimplemented("joining as a further manager is not implemented yet; join with the worker token")
         except BaseException as error:
             if is_first:
                 await asyncio.to_thread(directory.forget_identity)
@@ -278,40 +279,47 @@ class Node:
         """Run a manager whenever the certificate says so."""
         while True:
             await self._role.until(MANAGER)
-            await self._manage_once()
-            if self._role.role == WORKER:
+            removed = await self._manage_once()
+            if removed or self._role.role == WORKER:
                 log.info("no manager any more", node=self.node_id)
                 await asyncio.to_thread(self._forget_manager)
+            if removed and not await self._demoted():
+                await self._demoted()
 
-    async def _manage_once(self) -> None:
-        """One life of a manager; returns when the role is lost or the manager ended without error."""
+    async def _manage_once(self) -> bool:
+        """One life of a manager. Returns whether it ended because the log's members removed it; otherwise the role was lost."""
         identity = self._identity
-        must_join = self._founding_root is None and self._directory.log_is_empty()
         parts = ManagerParts(
             self._config,
-            self._manager_to_join() if must_join else "",
+            self._founding_root is None and self._directory.log_is_empty(),
             identity.security,
             identity.keystore,
             identity.signing_root,
             self._clock,
+            self._other_manager,
         )
+        removed = False
+
+        async def live(manager: ManagerLike) -> None:
+            nonlocal removed
+            await manager.run()
+            removed = True
+
         try:
             manager = self._make_manager(parts)
-            await first_of(manager.run(), self._attend(manager), self._role.until(WORKER))
-        except Unimplemented as error:
-            if not must_join:
-                raise StartError(f"manager stopped: {error.message}") from error
-            # A promotion this version cannot follow must not take the tasks of a working node down with it.
-            log.error("cannot become a manager; working on as a worker", node=self.node_id, error=error.message)
-            await self._role.until(WORKER)
-            return
+            await first_of(live(manager), self._attend(manager), self._role.until(WORKER))
         except (SwarmError, OSError) as error:
             raise StartError(f"manager stopped: {error}") from error
         finally:
             self._manager_up.clear()
             self._broker.set_local(None)
-        if self._role.role == MANAGER:
-            await first_of(self._role.until(WORKER), self._clock.sleep(ROLE_CHANGE_SECONDS))
+        return removed
+
+    async def _demoted(self) -> bool:
+        """Ask the cluster what this node is now, and wait a while for the role to follow; whether it did."""
+        self._renewer.force()
+        await first_of(self._role.until(WORKER), self._clock.sleep(ROLE_CHANGE_SECONDS))
+        return self._role.role == WORKER
 
     async def _attend(self, manager: ManagerLike) -> None:
         """Once the manager serves, the agent and the CA client use its socket."""
@@ -323,8 +331,14 @@ class Node:
         self._manager_up.set()
         await asyncio.Event().wait()
 
-    def _manager_to_join(self) -> str:
-        return self._config.join_addr or self._remotes.select(self.node_id).addr
+    def _other_manager(self) -> str:
+        """The address to join at, if there was one and the manager there is not known to be this one; later any other known manager."""
+        try:
+            return self._remotes.select(self.node_id).addr
+        except NoRemotes:
+            if not self._config.join_addr:
+                raise
+            return self._config.join_addr
 
     def _forget_manager(self) -> None:
         self._directory.forget_log()

@@ -114,7 +114,7 @@ def test_a_transfer_without_progress_is_given_up() -> None:
     """After the limit of idle ticks the attempt ends, and the snapshot leaves memory with the last one."""
     leader = sender()
     leader.next_piece(2)
-    for _ in range(3):
+    for _ in range(6):
         leader.count_tick(2)
     assert leader.next_piece(2) is None
     assert leader.wanted

@@ -10,8 +10,9 @@ from typing import Any
 from pyswarm.api import defaults
 from pyswarm.api import v1 as api
 from pyswarm.clock import Clock
+from pyswarm.errors import FailedPrecondition
 from pyswarm.manager.store import Store
-from pyswarm.raft.log import LostLeadership, Member, TooLarge
+from pyswarm.raft.log import Joined, LostLeadership, Member, TooLarge
 from tests.support.clock import VirtualClock
 
 
@@ -63,6 +64,30 @@ class MemoryLog:
     def on_members(self, callback: Callable[[Sequence[Member]], None]) -> Callable[[], None]:
         """Never changes."""
         return lambda: None
+
+    def on_removed(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Never happens."""
+        return lambda: None
+
+    def leader(self) -> Member | None:
+        """Itself, while it leads."""
+        return self.members()[0] if self.leading else None
+
+    async def join(self, node_id: str, addr: str) -> Joined:
+        """Nobody else can."""
+        raise FailedPrecondition("could not connect to prospective new cluster member using its advertised address: no network")
+
+    async def remove(self, raft_id: int) -> None:
+        """The last one stays."""
+        raise FailedPrecondition("raft: member cannot be removed, because removing it may result in loss of quorum")
+
+    def can_remove(self, raft_id: int) -> bool:
+        """The last one stays."""
+        return False
+
+    async def transfer_leadership(self) -> None:
+        """To nobody."""
+        raise FailedPrecondition("failed to get longest-active member: failed to find longest active peer")
 
 
 @contextlib.asynccontextmanager

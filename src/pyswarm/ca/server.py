@@ -15,7 +15,7 @@ from pyswarm.api import ids
 from pyswarm.api import v1 as api
 from pyswarm.ca import issuance, tokens, unlock
 from pyswarm.ca.signer import Signer, default_cluster
-from pyswarm.errors import Aborted, InvalidArgument, NotFound, Unimplemented
+from pyswarm.errors import Aborted, InvalidArgument, NotFound
 from pyswarm.manager.store import Commit, Exists, Kind, Store, Tx, copy_of
 from pyswarm.rpc.caller import MANAGER, WORKER, Caller
 
@@ -28,9 +28,7 @@ _State = api.IssuanceStatus.State
 class CAService:
     """Both services in one object; methods are named as on the wire."""
 
-    def __init__(self, store: Store, signer: Signer, new_id: Callable[[], str] = ids.new_id, *, several_managers: bool = True) -> None:
-        """`several_managers` says whether a manager token opens anything."""
-        self._several_managers = several_managers
+    def __init__(self, store: Store, signer: Signer, new_id: Callable[[], str] = ids.new_id) -> None:
         self._store = store
         self._signer = signer
         self._new_id = new_id
@@ -65,8 +63,6 @@ class CAService:
         role = tokens.role_for(request.token, cluster.root_ca.join_tokens)
         if role is None:
             raise InvalidArgument("A valid join token is necessary to join this cluster")
-        if role == api.NodeRole.MANAGER and not self._several_managers:
-            raise Unimplemented("a second manager cannot join yet: join with the worker token")
         return await self._admit(request, role)
 
     async def NodeCertificateStatus(  # noqa: N802

@@ -17,6 +17,7 @@ import structlog
 from google.protobuf.descriptor import FileDescriptor
 
 from pyswarm.api import v1 as api
+from pyswarm.api.private import raft_pb2 as private_pb2
 from pyswarm.api.swarmkit import (
     ca_pb2,
     control_pb2,
@@ -36,24 +37,29 @@ from pyswarm.ca.server import CAService
 from pyswarm.ca.signer import Signer
 from pyswarm.ca.update import initial_root
 from pyswarm.clock import Clock
-from pyswarm.errors import FailedPrecondition, Unimplemented
+from pyswarm.errors import FailedPrecondition, SwarmError
 from pyswarm.manager import genesis
 from pyswarm.manager.allocator import Allocator
 from pyswarm.manager.control.control_service import ControlService
 from pyswarm.manager.dispatcher.service import DispatcherService
+from pyswarm.manager.evictions import Evictions
 from pyswarm.manager.expulsion import Expulsion
 from pyswarm.manager.health import HealthService
+from pyswarm.manager.joining import Joiner
 from pyswarm.manager.keymanager import KeyManager
-from pyswarm.manager.leadership import Leadership, supervise
+from pyswarm.manager.leadership import FIRST_RETRY, Leadership, supervise
 from pyswarm.manager.loop import Driver
 from pyswarm.manager.orchestrator.constraintenforcer import ConstraintEnforcer
 from pyswarm.manager.orchestrator.global_ import Global
 from pyswarm.manager.orchestrator.reaper import Reaper
 from pyswarm.manager.orchestrator.replicated import Replicated
+from pyswarm.manager.raftservices import RAFT_HEALTH, RaftMembershipService, RaftService, health_probe
 from pyswarm.manager.rolemanager import RoleManager
 from pyswarm.manager.scheduler.scheduler import Scheduler
 from pyswarm.manager.store import Store
+from pyswarm.raft.log import ProposalError
 from pyswarm.raft.node import RaftNode, RaftSettings
+from pyswarm.rpc import channel, reach
 from pyswarm.rpc.binder import Service, bind
 from pyswarm.rpc.managers import Managers
 from pyswarm.rpc.server import ControlServer, RemoteServer
@@ -62,6 +68,12 @@ log = structlog.get_logger(__name__)
 
 HEARTBEAT_TICK = 1
 ELECTION_TICK = 10
+LEADER_POLL_SECONDS = 0.05
+JOINED_SECONDS = 10.0
+"""A leader that died meanwhile forgot who was about to join: after so long it is asked again."""
+
+ADDRESS_SECONDS = 1.0
+"""How long the members' table is given to show this manager's present address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +90,12 @@ class ManagerConfig:
     heartbeat_tick: int = HEARTBEAT_TICK
     election_tick: int = ELECTION_TICK
     force_new_cluster: bool = False
-    join_addr: str = ""
+    join: bool = False
+    """The log is kept by others already: with nothing on disk this manager asks them for membership instead of founding a cluster."""
 
 
 class Manager:
-    """One manager. `await run()` until cancelled; `ready` is set once it leads, serves, and its cluster object exists."""
+    """One manager. `await run()` until cancelled; `ready` is set once it serves, knows a leader, and has the cluster object."""
 
     def __init__(
         self,
@@ -91,8 +104,12 @@ class Manager:
         keystore: KeyStore,
         signing_root: Callable[[], Awaitable[RootCA]],
         clock: Clock,
+        other_manager: Callable[[], str],
     ) -> None:
-        """`signing_root` gives the root for the cluster object; asked only when this manager leads and finds none."""
+        """`signing_root` gives the root for the cluster object; asked only when this manager leads and finds none.
+
+        `other_manager` gives the address of a manager that is not this one, maybe another each time; it raises SwarmError for none.
+        """
         self.ready = asyncio.Event()
         self.store = Store(clock)
         self._config = config
@@ -110,16 +127,20 @@ class Manager:
             clock=clock,
             settings=RaftSettings(heartbeat_tick=config.heartbeat_tick, election_tick=config.election_tick),
             config=self._raft_config,
+            connect=lambda addr: channel.connect(addr, security.current),
         )
         self.store.attach(self.raft)
-        self._health = HealthService("Raft", "ControlAPI")
+        self._removed = asyncio.Event()
+        self._joiner = Joiner(security, other_manager, self._own_address, clock)
+        self._health = HealthService(RAFT_HEALTH, "ControlAPI")
         self._signer = Signer(self.store, clock)
         # Only spreads heartbeats and retries over time.
         self._dispatcher = DispatcherService(self.store, self.raft, clock, node_id=me.node_id, rng=random.Random())  # noqa: S311
         self._managers = Managers(self.raft, security, clock)
         services = self._services()
+        transport = private_pb2.DESCRIPTOR.services_by_name["RaftTransport"]
         self._remote = RemoteServer(
-            services=services,
+            services=[*services, bind(transport, self.raft.transport)],
             security=security,
             directory=self._managers,
             blacklist=self._blacklist,
@@ -127,37 +148,109 @@ class Manager:
             clock=clock,
         )
         self._control = ControlServer(
-            services=services, security=security, directory=self._managers, remote_addr=self._own_address, clock=clock
+            services=services, security=security, directory=self._managers, remote_addr=self._address_for_log, clock=clock
         )
 
     async def run(self) -> None:
-        """Serve until cancelled, then stop in the reverse order. Raises what makes a manager impossible: addresses taken, log unusable."""
-        if self._config.join_addr and not (self._config.state_dir / "raft").exists():
-            raise Unimplemented("joining a cluster as a second manager is not supported yet; join with the worker token")
+        """Serve until cancelled, then hand leadership over and stop in the reverse order; or return once the others removed this member.
+
+        Raises what makes a manager impossible: addresses taken, log unusable, membership refused.
+        """
+        undo = self.raft.on_removed(self._removed.set)
+        serving = asyncio.create_task(self._serve(), name="manager serving")
+        removed = asyncio.create_task(self._removed.wait(), name="manager removed")
+        try:
+            await asyncio.wait((serving, removed), return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                await serving
+            log.info("this manager was removed from the log")
+        except asyncio.CancelledError:
+            if not serving.done():
+                await self.raft.hand_over()
+            raise
+        finally:
+            undo()
+            for task in (serving, removed):
+                task.cancel()
+            await asyncio.gather(serving, removed, return_exceptions=True)
+
+    async def _serve(self) -> None:
         undo = Expulsion(self.store, self._remote).start()
         try:
             await self._remote.listen(self._config.listen_remote)
-            self.raft.advertise(self._own_address())
             await self._control.listen(self._config.control_socket)
+            self._health.set_serving(RAFT_HEALTH)
             async with asyncio.TaskGroup() as group:
+                # Before anything of the log: the leader looks at the port of who wants to join.
+                group.create_task(self._remote.run(), name="remote API")
+                await self._enter()
                 group.create_task(self.raft.run(), name="raft")
                 group.create_task(self.store.run(), name="store")
                 group.create_task(self._managers.run(), name="managers")
                 await self.raft.started()
                 group.create_task(Leadership(self.raft, self._lead).run(), name="leadership")
                 group.create_task(Autolock(self.store, self._keystore, self._clock, self._on_locked).run(), name="autolock")
-                group.create_task(self._remote.run(), name="remote API")
                 group.create_task(self._control.run(), name="control API")
-                self._health.set_serving("Raft")
+                group.create_task(self._stay_member(), name="membership")
+                group.create_task(self._become_ready(), name="readiness")
                 self._health.set_serving("ControlAPI")
         finally:
             undo()
             await self._remote.close()
             await self._control.close()
 
+    async def _enter(self) -> None:
+        """Whatever comes before the log runs: ask for membership where there is no log yet, and say where this manager is."""
+        own = self._own_address()
+        known = await self.raft.has_state()
+        if self._config.join and not known:
+            self.raft.adopt(await self._joiner.join())
+            known = True
+        # Once others told this manager where they see it, "everywhere" is no correction of that.
+        self.raft.advertise("" if known and reach.is_wildcard(own) else own)
+
+    async def _stay_member(self) -> None:
+        """See to it that the log knows this member, under its present address."""
+        while not await self._is_known_as_it_is():
+            if self.raft.is_leader:
+                self.raft.advertise(self._address_for_log())
+                continue
+            try:
+                await self._joiner.ask()
+            except SwarmError as error:
+                log.warning("the log does not know this manager as it is yet", error=error.message)
+        log.info("member of the log", raft_id=f"{self.raft.raft_id:x}", addr=self._address_in_log())
+
+    async def _is_known_as_it_is(self) -> bool:
+        """Whether it is so within ten seconds as a member, and a second more for the address."""
+        try:
+            async with asyncio.timeout(JOINED_SECONDS):
+                await self.raft.joined()
+        except TimeoutError:
+            return False
+        if self._address_in_log() != self._address_for_log():
+            await self._clock.sleep(ADDRESS_SECONDS)
+        return self._address_in_log() == self._address_for_log()
+
+    def _address_in_log(self) -> str:
+        return next((member.addr for member in self.raft.members() if member.raft_id == self.raft.raft_id), "")
+
+    def _address_for_log(self) -> str:
+        """This manager's own address; one that only says "everywhere" leaves the host to what the log knows from others."""
+        own, known = self._own_address(), self._address_in_log()
+        if not known or not reach.is_wildcard(own):
+            return own
+        return f"{known.rpartition(':')[0]}:{own.rpartition(':')[2]}"
+
+    async def _become_ready(self) -> None:
+        while self.raft.leader() is None or genesis.cluster_of(self.store) is None:
+            await self._clock.sleep(LEADER_POLL_SECONDS)
+        self.ready.set()
+
     def _services(self) -> list[Service]:
         """Every service of the contract; what has no implementation yet answers UNIMPLEMENTED."""
-        ca_service = CAService(self.store, self._signer, several_managers=False)
+        ca_service = CAService(self.store, self._signer)
+        membership = RaftMembershipService(self.raft, self._security.current.node_id, health_probe(self._security))
         nothing = object()
         implementations: dict[FileDescriptor, dict[str, object]] = {
             ca_pb2.DESCRIPTOR: {"CA": ca_service, "NodeCA": ca_service},
@@ -165,7 +258,7 @@ class Manager:
             dispatcher_pb2.DESCRIPTOR: {"Dispatcher": self._dispatcher},
             health_pb2.DESCRIPTOR: {"Health": self._health},
             logbroker_pb2.DESCRIPTOR: {},
-            raft_pb2.DESCRIPTOR: {},
+            raft_pb2.DESCRIPTOR: {"RaftMembership": membership, "Raft": RaftService(self.raft)},
             resource_pb2.DESCRIPTOR: {},
             watch_pb2.DESCRIPTOR: {},
         }
@@ -177,10 +270,8 @@ class Manager:
 
     async def _lead(self) -> None:
         """The duties of the leader, until cancelled."""
-        founding = await self._founding()
-        await self.store.update(lambda tx: genesis.ensure(tx, founding))
-        self.ready.set()
         store, clock = self.store, self._clock
+        await self._ensure_genesis()
         drivers: list[Driver[Any]] = [
             Driver(Allocator(), store, clock),
             Driver(Scheduler(), store, clock),
@@ -194,9 +285,21 @@ class Manager:
             "key manager": KeyManager(store, clock).run,
             "dispatcher": self._dispatcher.run,
             "signer": self._signer.run,
+            "evictions": Evictions(store, self.raft, self._security.current.node_id, clock).run,
         }
         components |= {driver.name: driver.run for driver in drivers}
         await supervise(components, clock)
+
+    async def _ensure_genesis(self) -> None:
+        founding = await self._founding()
+        while True:
+            try:
+                await self.store.update(lambda tx: genesis.ensure(tx, founding))
+                return
+            except ProposalError as error:
+                # When leadership ended, so does this; otherwise it is only being tried to hand it over.
+                log.warning("beginning of leadership not committed yet", error=error.message)
+            await self._clock.sleep(FIRST_RETRY)
 
     async def _founding(self) -> genesis.Founding:
         root = await self._signing_root() if genesis.cluster_of(self.store) is None else None
@@ -213,7 +316,7 @@ class Manager:
         )
 
     def _on_locked(self) -> None:
-        """The key file was readable until now. The data key stays: rotating it comes with several managers."""
+        """The key file was readable until now."""
         log.warning("managers are locked now; the log's data key was readable before and is not rotated yet")
 
     def _raft_config(self) -> api.RaftConfig:

@@ -1,7 +1,7 @@
 """From the role a user wants to the role a node has (spec/ca-and-security, section 15).
 
 A `Loop` over node ids. Promotion is a word: the node then asks for a new certificate and joins the log itself. Demotion waits until
-the node has left the log's membership.
+`evictions` took the node out of the log's membership.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pyswarm.manager.changes import Update
 from pyswarm.manager.loop import Decision
 from pyswarm.manager.store import Action, Event, View, copy_of
 
-RETRY_SECONDS = 5.0
+RETRY_SECONDS = 0.2
 
 
 class RoleManager:

@@ -15,6 +15,8 @@ from pyswarm.raft.messages import (
     Nudge,
     Piece,
     PieceReceived,
+    PreGrant,
+    PreVote,
     RequestVote,
 )
 
@@ -53,6 +55,10 @@ def encode(message: Message) -> pb.Envelope:
             return pb.Envelope(campaign_now=pb.Hint(term=message.term))
         case HigherTerm():
             return pb.Envelope(higher_term=pb.Hint(term=message.term))
+        case PreVote():
+            return pb.Envelope(pre_vote=pb.Request(term=message.term, last_index=message.last_index, last_term=message.last_term))
+        case PreGrant():
+            return pb.Envelope(pre_grant=pb.Grant(term=message.term))
 
 
 def decode(envelope: pb.Envelope) -> Message:
@@ -78,6 +84,11 @@ def decode(envelope: pb.Envelope) -> Message:
             return CampaignNow(envelope.campaign_now.term)
         case "higher_term":
             return HigherTerm(envelope.higher_term.term)
+        case "pre_vote":
+            asked = envelope.pre_vote
+            return PreVote(asked.term, asked.last_index, asked.last_term)
+        case "pre_grant":
+            return PreGrant(envelope.pre_grant.term)
         case other:
             raise BadMessage(f"no raft message: {other or 'empty envelope'}")
 

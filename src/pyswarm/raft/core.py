@@ -44,6 +44,7 @@ class Core(Guarded):
         """Elections, commitment, apply, snapshots: whatever is due."""
         self._enter()
         self.doTick(0.0)
+        self._SyncObj__raftElectionDeadline = float("inf")  # an election that could not begin now is not to begin by itself later
 
     def receive(self, sender: int, message: messages.Message) -> None:
         """Let the library act on a message. Only what the filter delivers may come here."""
@@ -58,6 +59,24 @@ class Core(Guarded):
         """Messages to a voter are lost from now on."""
         self._SyncObj__onNodeDisconnected(Node(str(raft_id)))
         self._sender.cancel(raft_id)
+
+    def learner_connected(self, raft_id: int) -> None:
+        """Send the log to a member that does not vote, and follow how far it gets."""
+        self._SyncObj__onReadonlyNodeConnected(Node(str(raft_id)))
+
+    def learner_disconnected(self, raft_id: int) -> None:
+        """No longer: it is gone, or about to become a voter."""
+        self._SyncObj__onReadonlyNodeDisconnected(Node(str(raft_id)))
+        self._sender.cancel(raft_id)
+
+    def set_voters(self, others: Iterable[int]) -> None:
+        """Make the other voters exactly these."""
+        self._enter()
+        wanted = set(others)
+        for raft_id in wanted - self.voters:
+            self._SyncObj__doChangeCluster(["add", str(raft_id), Node(str(raft_id))])
+        for raft_id in self.voters - wanted:
+            self._SyncObj__doChangeCluster(["rem", str(raft_id), Node(str(raft_id))])
 
     def heard(self, raft_id: int) -> None:
         """A member is busy with what it was sent: it counts as reachable for the leader's check-quorum."""

@@ -23,6 +23,8 @@ from pyswarm.raft.messages import (
     Nudge,
     Piece,
     PieceReceived,
+    PreGrant,
+    PreVote,
     RequestVote,
 )
 
@@ -91,6 +93,11 @@ def receive(view: View, sender: int, message: Message) -> Verdict:
     if sender in view.removed:
         return Verdict(removed=True)
     match message:
+        case PreVote():
+            return _pre_vote(view, sender, message)
+        case PreGrant():
+            wanted = message.term == view.term + 1 and sender in view.voters and not view.leading
+            return Verdict(message) if wanted else DROP
         case RequestVote():
             return _request_vote(view, sender, message)
         case GrantVote():
@@ -125,6 +132,17 @@ def _request_vote(view: View, sender: int, message: RequestVote) -> Verdict:
     if not message.transfer and (view.leading or view.leader_alive):
         return DROP
     return Verdict(message)
+
+
+def _pre_vote(view: View, sender: int, message: PreVote) -> Verdict:
+    """Yes to who would get a vote now. One that is behind learns the term, or its only up-to-date log could never win."""
+    if sender not in view.voters:
+        return DROP
+    if message.term <= view.term:
+        return Verdict(reply=HigherTerm(view.term))
+    last = view.log.last_index
+    behind = (message.last_term, message.last_index) < (view.log.term_at(last) or 0, last)
+    return DROP if behind or view.leading or view.leader_alive else Verdict(reply=PreGrant(message.term))
 
 
 def _ack(view: View, sender: int, message: Ack) -> Verdict:

@@ -38,6 +38,13 @@ class TooLarge(ProposalError):
         super().__init__("raft: raft message is too large and can't be sent")
 
 
+class Dropped(ProposalError):
+    """Leadership is being handed over; nothing was appended."""
+
+    def __init__(self) -> None:
+        super().__init__("raft proposal dropped")
+
+
 class StateMachine(Protocol):
     """What the log drives. All calls come from the event loop, in log order; none may raise (a failure ends the process)."""
 
@@ -63,6 +70,15 @@ class Member:
     addr: str
     leader: bool = False
     reachable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The answer to a manager that joins: its raft id, who is there, and which raft ids are gone for good."""
+
+    raft_id: int
+    members: Sequence[Member]
+    removed: Sequence[int] = ()
 
 
 class Log(Protocol):
@@ -99,4 +115,36 @@ class Log(Protocol):
 
     def on_members(self, callback: Callable[[Sequence[Member]], None]) -> Callable[[], None]:
         """Call back with the new list after each membership change. Returns undo."""
+        ...
+
+    def on_removed(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back once when this manager is no member any more, however it got to know. Returns undo."""
+        ...
+
+    def leader(self) -> Member | None:
+        """Who leads, as far as this manager knows; None when nobody does, or the leader has been silent for too long."""
+        ...
+
+    async def join(self, node_id: str, addr: str) -> Joined:
+        """Take a manager in; on the leader. Answers as soon as its raft id is known: it then gets the log, and votes once it is caught up.
+
+        Raises LostLeadership, and FailedPrecondition when the manager cannot be reached at `addr`, or takes the place of one that lost its
+        log and whose removal would cost the quorum.
+        """
+        ...
+
+    async def remove(self, raft_id: int) -> None:
+        """Remove a member for good; on the leader. Fine if it is removed already.
+
+        Raises LostLeadership (also for the own id, after handing leadership over), FailedPrecondition when too few would remain reachable,
+        InvalidArgument for an id that never was.
+        """
+        ...
+
+    def can_remove(self, raft_id: int) -> bool:
+        """Whether enough reachable members would remain."""
+        ...
+
+    async def transfer_leadership(self) -> None:
+        """Let another member lead; returns when one does. Raises LostLeadership, FailedPrecondition (nobody there), DeadlineExceeded."""
         ...

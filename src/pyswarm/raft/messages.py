@@ -96,7 +96,23 @@ class HigherTerm:
     term: int
 
 
-Message = RequestVote | GrantVote | Append | Nudge | Piece | PieceReceived | Ack | CampaignNow | HigherTerm
+@dataclass(frozen=True, slots=True)
+class PreVote:
+    """Would there be a vote for this member in `term`, the next one? Asking changes nothing anywhere."""
+
+    term: int
+    last_index: int
+    last_term: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreGrant:
+    """Yes; refusals are silent."""
+
+    term: int
+
+
+Message = RequestVote | GrantVote | Append | Nudge | Piece | PieceReceived | Ack | CampaignNow | HigherTerm | PreVote | PreGrant
 
 EARLY = (Append, Nudge, Piece)
 """What may leave before the sender's own disk is synced: a leader's entries become durable in parallel everywhere."""

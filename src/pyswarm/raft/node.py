@@ -15,24 +15,28 @@ import structlog
 
 from pyswarm.api import v1 as api
 from pyswarm.clock import Clock
-from pyswarm.raft.log import Member, NodeStopped, StateMachine
+from pyswarm.raft.council import Council
+from pyswarm.raft.errors import StorageError
+from pyswarm.raft.links import Connect
+from pyswarm.raft.log import Joined, NodeStopped, StateMachine
+from pyswarm.raft.network import Network, RaftTransportService
 from pyswarm.raft.replica import Events, Job, RaftSettings, Replica
-from pyswarm.raft.storage import Directories, Directory, Storage, found_storage, open_storage
+from pyswarm.raft.storage import Directories, Directory, Storage, found_storage, join_storage, open_storage
 from pyswarm.raft.vault import Vault
 
-__all__ = ["RaftNode", "RaftSettings"]
+__all__ = ["Joined", "RaftNode", "RaftSettings"]
 
 R = TypeVar("R")
-C = TypeVar("C")
 log = structlog.get_logger(__name__)
 
 
-class RaftNode:
+class RaftNode(Council):
     """One manager's member of the replicated log; implements `Log`.
 
-    `directory` holds everything (`<state>/raft`); an empty one founds a cluster of one. `data_key` encrypts it, `old_keys` are also tried
-    when reading. `config` is asked each time for the cluster's RaftConfig. `addr` is what others reach this manager at, and may be empty.
-    `open_directory` lets tests put something else in place of real files.
+    `directory` holds everything (`<state>/raft`); an empty one founds a cluster of one, or joins one with `join` (or `adopt`).
+    `data_key` encrypts it, `old_keys` are also tried when reading. `config` is asked each time for the cluster's RaftConfig. `addr` is what
+    others reach this manager at, and may be empty. `connect` makes channels to other managers; without it there are none. `transport` is
+    what others talk to and must be served before `run`. `open_directory` lets tests put something else in place of real files.
     Made and used on the event loop's thread; inert until `run`.
     """
 
@@ -49,80 +53,65 @@ class RaftNode:
         config: Callable[[], api.RaftConfig],
         addr: str = "",
         old_keys: Sequence[bytes] = (),
+        connect: Connect | None = None,
+        join: Joined | None = None,
         open_directory: Callable[[Path], Directories] = Directory,
     ) -> None:
+        super().__init__(cluster_id, clock, connect)
         self._open_directory = open_directory
         self._vault = Vault(cluster_id, node_id, (data_key, *old_keys))
         self._path = directory
         self._machine = machine
-        self._clock = clock
         self._settings = settings
         self._config = config
-        self._addr = addr
-        self._replica: Replica | None = None
-        self._stopped = False
+        self._resident.addr = addr
+        self._join = join
+        self.transport = RaftTransportService(cluster_id, self._resident)
+        """The service `pyswarm.v1.RaftTransport` of this member."""
         self._failure: BaseException | None = None
-        self._leadership_listeners: list[Callable[[bool], None]] = []
-        self._member_listeners: list[Callable[[Sequence[Member]], None]] = []
         self._done: deque[tuple[Job, Any, Exception | None]] = deque()
-        self._wake = asyncio.Event()
         self._started = asyncio.Event()
-
-    # --- Log
-
-    @property
-    def applied_index(self) -> int:
-        """See Log; 0 before the node started."""
-        return self._replica.applied if self._replica else 0
-
-    @property
-    def is_leader(self) -> bool:
-        """See Log."""
-        return self._replica is not None and self._replica.leads
-
-    @property
-    def raft_id(self) -> int:
-        """This member's raft id; 0 before the node started."""
-        return self._replica.raft_id if self._replica else 0
-
-    async def propose(self, request: api.InternalRaftRequest, proposal: Any | None = None) -> int:
-        """See Log. When the caller is cancelled, an entry not yet appended is dropped; an appended one takes its course."""
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._alive().submit(request, proposal, done)
-        self._wake.set()
-        return await done
-
-    async def read_barrier(self) -> None:
-        """See Log."""
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._alive().submit_barrier(done)
-        self._wake.set()
-        await done
-
-    def members(self) -> Sequence[Member]:
-        """See Log; empty before the node started."""
-        return self._replica.members() if self._replica else ()
-
-    def on_leadership(self, callback: Callable[[bool], None]) -> Callable[[], None]:
-        """See Log. Also before `run`; when this node leads already, `callback(True)` is called at once."""
-        undo = _subscribe(self._leadership_listeners, callback)
-        if self.is_leader:
-            callback(True)
-        return undo
-
-    def on_members(self, callback: Callable[[Sequence[Member]], None]) -> Callable[[], None]:
-        """See Log. Also before `run`."""
-        return _subscribe(self._member_listeners, callback)
+        self._member = asyncio.Event()
 
     # --- life
 
     def advertise(self, addr: str) -> None:
-        """Be reachable at `addr`, which may be known only once a port is bound. Before `run`."""
-        self._addr = addr
+        """Be reachable at `addr`, which may be known only once a port is bound. While it leads, the members' table follows at once."""
+        self._resident.addr = addr
+        if self._resident.replica is not None:
+            self._resident.replica.advertise(addr)
+            self._wake.set()
+
+    async def has_state(self) -> bool:
+        """Whether there is a log on disk. Before `run`.
+
+        From a False on, others are told that there is none, which a leader must know before it lets this manager in. Raises StorageError.
+        """
+
+        def look() -> bool:
+            directory = self._open_directory(self._path)
+            try:
+                return bool(directory.log.names() or directory.snapshots.names())
+            finally:
+                directory.close()
+
+        found = await _in(None, look)
+        self._resident.empty = not found
+        return found
+
+    def adopt(self, joined: Joined) -> None:
+        """Be the member that a leader has agreed to take in. Before `run`, without a log."""
+        self._join = joined
 
     async def started(self) -> None:
         """Return when the state on disk is loaded and the node takes part. Raises what ended `run`, if it ended before."""
         await self._started.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def joined(self) -> None:
+        """Return when this node is a member: its own addition is applied here. Raises what ended `run`, if it ended before."""
+        await self._member.wait()
         if self._failure is not None:
             raise self._failure
 
@@ -141,6 +130,7 @@ class RaftNode:
             finally:
                 self._stopped = True
                 self._started.set()
+                self._member.set()
 
     async def _run(self, disk_thread: ThreadPoolExecutor) -> None:
         directory = await _in(disk_thread, lambda: self._open_directory(self._path))
@@ -149,6 +139,8 @@ class RaftNode:
             try:
                 await self._serve(disk_thread, storage)
             finally:
+                self._resident.replica, self._resident.empty = None, False
+                self._resident.make_room()
                 if self._replica is not None:
                     self._replica.stop()
                 await _in(disk_thread, storage.journal.close)
@@ -156,47 +148,79 @@ class RaftNode:
             directory.close()
 
     def _load(self, directory: Directories) -> Storage:
-        """Open what is there, or found a cluster. Blocking."""
+        """Open what is there, or found a cluster, or begin as one that joins. Blocking."""
         spare = self._config().log_entries_for_slow_followers
         storage = open_storage(directory.log, directory.snapshots, self._vault, spare)
+        join, addr = self._join, self._resident.addr
+        if storage is None and join is not None:
+            if any(m.raft_id == join.raft_id for m in join.members):
+                raise StorageError(f"raft directory {self._path} is empty, but raft member {join.raft_id:x} once had a log: join again")
+            self._vault.adopt(join.raft_id)
+            return join_storage(directory.log, directory.snapshots, self._vault)
         if storage is None:
             self._vault.adopt(secrets.randbelow(1 << 63) + 1)
-            storage = found_storage(directory.log, directory.snapshots, self._vault, self._addr)
+            return found_storage(directory.log, directory.snapshots, self._vault, addr)
+        if join is not None and join.raft_id != storage.journal.identity.raft_id:
+            raise StorageError(
+                f"raft directory {self._path} belongs to raft member {storage.journal.identity.raft_id:x}, not to {join.raft_id:x}"
+            )
         return storage
 
     async def _serve(self, disk_thread: ThreadPoolExecutor, storage: Storage) -> None:
-        events = Events(self._tell_leadership, self._tell_members)
+        events = Events(self._tell_leadership, self._tell_members, self._tell_removed)
         chance = random.Random(secrets.randbits(128))  # noqa: S311 - election jitter and request ids, no secrets
-        clock = self._clock.monotonic
-        replica = Replica(storage, self._machine, self._settings, clock, self._config, events, chance, self._addr)
-        self._replica = replica
+        clock, addr = self._clock.monotonic, self._resident.addr
+        replica = Replica(storage, self._machine, self._settings, clock, self._config, events, chance, addr)
+        self._replica = self._resident.replica = replica
         replica.restore()
         log.info("raft node started", raft_id=f"{replica.raft_id:x}", applied=replica.applied, directory=str(self._path))
         self._started.set()
+        network = Network(self._resident, self._connect, self._clock) if self._connect is not None else None
         try:
             async with asyncio.TaskGroup() as group:
+                if network is not None:
+                    network.open(group)
                 group.create_task(self._tick(replica))
-                await self._rounds(replica, disk_thread, group)
+                await self._rounds(replica, network, disk_thread, group)
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
-    async def _rounds(self, replica: Replica, disk_thread: ThreadPoolExecutor, group: asyncio.TaskGroup) -> None:
+    async def _rounds(self, replica: Replica, network: Network | None, disk_thread: ThreadPoolExecutor, group: asyncio.TaskGroup) -> None:
         """The loop: one sync per round, however many proposals wait. Never busy: it sleeps until something happens."""
+        take = replica.traffic.take
         while True:
             self._wake.clear()
             while self._done:
                 job, result, error = self._done.popleft()
                 job.then(result, error)
             replica.begin()
+            if network is not None:
+                self._resident.make_room()
+                self._connect_all(replica, network)
+                network.send(take(synced=False))
             if replica.must_sync:
                 await _in(disk_thread, replica.sync)
+            if network is not None:
+                network.send(take(synced=True))
             again = replica.finish()
+            if network is not None:
+                network.send(take(synced=not replica.must_sync))
             for job in replica.jobs():
                 group.create_task(self._work(job))
+            if not self._member.is_set() and replica.is_member:
+                self._member.set()
             if again:
                 await asyncio.sleep(0)
             else:
                 await self._wake.wait()
+
+    def _connect_all(self, replica: Replica, network: Network) -> None:
+        """Let links follow who there is."""
+        hosts = {m.raft_id: m.addr for m in self._join.members} if self._join is not None and not replica.is_member else {}
+        hosts |= self.transport.guests | {i: m.addr for i, m in replica.contacts.items() if m.addr}
+        network.follow({i: addr for i, addr in hosts.items() if i != replica.raft_id and i not in replica.membership.removed})
+        for raft_id in self._resident.newcomers():
+            network.hurry(raft_id)
 
     async def _work(self, job: Job) -> None:
         result, error = None, None
@@ -208,33 +232,12 @@ class RaftNode:
         self._wake.set()
 
     async def _tick(self, replica: Replica) -> None:
+        """Begins at a random moment: members that count the same ticks at the same moments would stand against each other."""
+        await self._clock.sleep(self._settings.tick * random.random())  # noqa: S311
         while True:
             await self._clock.sleep(self._settings.tick)
             replica.count_tick()
             self._wake.set()
-
-    def _alive(self) -> Replica:
-        if self._replica is None or self._stopped:
-            raise NodeStopped
-        return self._replica
-
-    def _tell_leadership(self, leads: bool) -> None:
-        for listener in tuple(self._leadership_listeners):
-            listener(leads)
-
-    def _tell_members(self, members: Sequence[Member]) -> None:
-        for listener in tuple(self._member_listeners):
-            listener(members)
-
-
-def _subscribe(listeners: list[C], callback: C) -> Callable[[], None]:
-    listeners.append(callback)
-
-    def undo() -> None:
-        if callback in listeners:
-            listeners.remove(callback)
-
-    return undo
 
 
 async def _in(thread: ThreadPoolExecutor | None, work: Callable[[], R]) -> R:

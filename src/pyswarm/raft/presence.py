@@ -22,6 +22,14 @@ class Patience:
         """Wait for another random time."""
         self.ticks = self._chance.randint(self._election, 2 * self._election - 1)
 
+    def within(self, *, alone: bool) -> int:
+        """How many ticks that is; `alone`: the connection to the leader is gone too, so it is hardly just slow."""
+        return self.ticks - max(0, self.ticks - self._election) // 2 if alone else self.ticks
+
+    def draw_short(self) -> None:
+        """After an election that may have no winner: nobody leads, so there is nobody to give time to."""
+        self.ticks = self._chance.randint(2, max(2, self._election - 2))
+
 
 class Presence:
     """Whether the replicated table says what is true about this member. A leader corrects its own entry, asking once per term."""
@@ -36,6 +44,11 @@ class Presence:
         """The replicated table has changed."""
         member = table.members.get(self._identity.raft_id)
         self._current = member is not None and (not self._addr or member.addr == self._addr)
+
+    def move(self, addr: str, table: Membership) -> None:
+        """This member is reached elsewhere from now on."""
+        self._addr, self._asked_in = addr, 0
+        self.look(table)
 
     def due(self, leading_in: int | None) -> bool:
         """Whether this member, leader of a term (or not), should propose its entry."""

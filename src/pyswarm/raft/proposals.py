@@ -66,6 +66,13 @@ class Proposals:
                 index, waiting.term = core.append(waiting.command)
                 self._appended[index] = waiting
 
+    def append_now(self, core: Core, command: bytes, done: asyncio.Future[int]) -> int:
+        """Append an entry of another kind at once, ahead of what is queued; its index."""
+        waiting = Waiting(command, done)
+        index, waiting.term = core.append(command)
+        self._appended[index] = waiting
+        return index
+
     def claim(self, index: int, journal: Journal) -> Waiting | None:
         """Who waits for the entry at `index`, if the entry there is the one that was proposed and somebody still listens.
 

@@ -17,16 +17,19 @@ import structlog
 from pyswarm.api import v1 as api
 from pyswarm.raft import commands
 from pyswarm.raft import filter as screen
+from pyswarm.raft.changes import Changes
 from pyswarm.raft.chores import Chores, Job
 from pyswarm.raft.commands import BadCommand, Type
 from pyswarm.raft.core import Core, Timing
+from pyswarm.raft.election import Election
 from pyswarm.raft.errors import JournalFailed
-from pyswarm.raft.journal import Entry
-from pyswarm.raft.log import LostLeadership, Member, NodeStopped, ProposalError, StateMachine
+from pyswarm.raft.log import Dropped, LostLeadership, Member, NodeStopped, ProposalError, StateMachine
 from pyswarm.raft.membership import Membership, voters
 from pyswarm.raft.messages import Ack
-from pyswarm.raft.presence import Patience, Presence
+from pyswarm.raft.peers import Peers
+from pyswarm.raft.presence import Presence
 from pyswarm.raft.proposals import Proposals
+from pyswarm.raft.standing import Standing
 from pyswarm.raft.storage import Storage
 from pyswarm.raft.traffic import Judge, Traffic
 
@@ -37,7 +40,7 @@ log = structlog.get_logger(__name__)
 class RaftSettings:
     """Timing of one manager. `tick` is in seconds, the others in ticks (spec/store-and-raft, section 10)."""
 
-    tick: float = 1.0
+    tick: float = 0.1
     heartbeat_tick: int = 1
     election_tick: int = 10
 
@@ -49,16 +52,17 @@ class RaftSettings:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Whom to tell. Both are called between entries, on the driving thread, and must not raise."""
+    """Whom to tell. All are called between entries, on the driving thread, and must not raise. `removed`: this member was removed."""
 
     leadership: Callable[[bool], None]
     members: Callable[[Sequence[Member]], None]
+    removed: Callable[[], None] = lambda: None
 
 
 __all__ = ["Events", "Job", "RaftSettings", "Replica"]
 
 
-class Replica:
+class Replica(Standing):
     """See the module. All calls from one thread."""
 
     def __init__(
@@ -83,19 +87,28 @@ class Replica:
         self._membership = storage.membership
         self._identity = storage.journal.identity
         self._presence = Presence(self._identity, addr)
-        self._patience = Patience(settings.election_tick, chance)
+        self._election_tick = settings.election_tick
         self._proposals = Proposals(chance.getrandbits(63))
-        self._announced: int | None = None
+        self._announced = None
         self._heartbeat_ticks = 0
         self._chores = Chores(storage.files, self._journal, self._capture, config, chance)
         self.traffic = Traffic(self._identity.raft_id, self._journal, self._membership, self._chores.sender, judge)
         self.traffic.leader_within = settings.election_tick
         self._core = self._build(clock)
         self.traffic.attach(self._core)
+        self.peers = Peers(self._core, self.traffic, settings.election_tick)
+        """Whom messages reach; told by whoever runs the connections."""
+        self._election = Election(self._core, self._journal, self.traffic, self.peers, settings.election_tick, chance)
+        self.changes = Changes(
+            self._core, self._journal, self._membership, self.traffic, self.peers, self._proposals, settings.election_tick
+        )
+        """A leader's work on the membership."""
         if storage.snapshot is not None:
             self._core.start_from(storage.snapshot.start.last.index)
             self._chores.snapshots.index = self._core.applied
             self._presence.look(self._membership)
+        self.contacts: dict[int, api.RaftMember] = {}
+        """Members and learners to be connected to, by raft id; replaced, never changed."""
         self.applied = self._core.applied
         """Index of the last entry the state machine has seen."""
 
@@ -113,38 +126,14 @@ class Replica:
         if snapshot is not None:
             self._machine.restore(snapshot.snapshot.store)
 
-    # --- asking
-
-    @property
-    def core(self) -> Core:
-        """The consensus underneath."""
-        return self._core
-
-    @property
-    def raft_id(self) -> int:
-        """This member's id."""
-        return self._identity.raft_id
-
-    @property
-    def leads(self) -> bool:
-        """Leading, caught up, and announced as such."""
-        return self._announced is not None
-
-    def entry(self, index: int) -> Entry | None:
-        """A log entry, None when it is not kept any more (or not there yet)."""
-        return self._journal.at(index)
-
-    def members(self) -> Sequence[Member]:
-        """The present members by raft id, this one included."""
-        leader = self._core.leader_id
-        members = dict(self._membership.members)
-        members.setdefault(self._identity.raft_id, self._presence.facts())
-        return [Member(m.raft_id, m.node_id, m.addr, leader=i == leader) for i, m in sorted(members.items())]
+    # --- wishes
 
     def submit(self, request: api.InternalRaftRequest, proposal: Any | None, done: asyncio.Future[int]) -> None:
-        """Have a request proposed in the next round. Raises LostLeadership, TooLarge."""
+        """Have a request proposed in the next round. Raises LostLeadership, Dropped, TooLarge."""
         if self._announced is None:
             raise LostLeadership
+        if self.changes.handing_over:
+            raise Dropped
         self._proposals.add(request, proposal, done)
 
     def submit_barrier(self, done: asyncio.Future[int]) -> None:
@@ -156,11 +145,17 @@ class Replica:
         else:
             done.set_result(self.applied)
 
+    def advertise(self, addr: str) -> None:
+        """Be reached at `addr` from now on; the table follows while this member leads."""
+        self._presence.move(addr, self._membership)
+
     # --- driving
 
     def count_tick(self) -> None:
         """One tick of time has passed."""
-        self.traffic.silent_ticks += 1
+        self.traffic.count_tick()
+        self.peers.count_tick()
+        self.changes.count_tick()
         self._heartbeat_ticks += 1
         self._chores.sender.count_tick(self._settings.election_tick)
         if self._core.leading:
@@ -170,14 +165,17 @@ class Replica:
         """Take in what arrived, append what waits, and let the others write at the same time as this member's disk."""
         self.traffic.handle_all()
         self._publish_loss()
+        self._align()
         if self._presence.due(self._announced):
             self._core.append(self._presence.entry(self._core.term))
         if self._announced is not None:
-            self._proposals.append_to(self._core)
+            self.changes.work()
+            if not self.changes.handing_over:
+                self._proposals.append_to(self._core)
         heartbeat = self._heartbeat_ticks >= self._settings.heartbeat_tick
-        if self._core.leading and (self._journal.dirty or heartbeat or self.traffic.push):
+        if self._core.leading and (self._journal.dirty or heartbeat or self.traffic.push or self._chores.sender.fresh):
             self._heartbeat_ticks = 0
-            self.traffic.push = False
+            self.traffic.push = self._chores.sender.fresh = False
             self._core.send_entries()
 
     @property
@@ -191,7 +189,7 @@ class Replica:
 
     def finish(self) -> bool:
         """After the sync: elect, commit, apply, tell. Whether another round is due at once."""
-        self._campaign_if_due()
+        self._election.consider(self.is_member)
         if self._chores.snapshot_due(self._core.applied):
             self._core.snapshot()
         committed = self._core.committed
@@ -200,8 +198,9 @@ class Replica:
             self._core.send_entries()
         self._chores.release_log()
         self._publish()
-        work = self._proposals.queued or self.traffic.waiting or self.traffic.push
-        return work or self._journal.dirty or self._presence.due(self._announced)
+        queued = (self._proposals.queued and not self.changes.handing_over) or self.changes.waiting
+        work = queued or self.traffic.waiting or self.traffic.push or self.traffic.voters_changed
+        return bool(work or self._journal.dirty or self._presence.due(self._announced))
 
     def stop(self) -> None:
         """Say that this member leads no more, then fail those who wait."""
@@ -238,24 +237,27 @@ class Replica:
             )
             self.applied = last.index
             self._chores.snapshots.index = max(self._chores.snapshots.index, last.index)
-            self._presence.look(self._membership)
             self._machine.restore(snapshot.snapshot.store)
-            self._events.members(self.members())
+            self._told_members()
             log.info("installed a snapshot from the leader", index=last.index, term=last.term)
         if self._core.leader_id not in {0, self._identity.raft_id}:
             self.traffic.send(self._core.leader_id, Ack(self._core.term, last.index + 1, success=True))
 
     # --- rounds
 
-    def _campaign_if_due(self) -> None:
-        """A sole member stands at once, others after a random time without a leader."""
-        core = self._core
-        if core.leading or self._identity.raft_id not in self._membership.members:
-            return
-        if not core.voters or self.traffic.silent_ticks >= self._patience.ticks:
-            self._patience.draw()
-            self.traffic.silent_ticks = 0
-            core.campaign()
+    def _align(self) -> None:
+        """Voters are what table and log together say, whatever the library made of single entries; connections follow them."""
+        if self.traffic.voters_changed:
+            self.traffic.voters_changed = False
+            later = [c for c, _, _ in self._journal.batch(self.applied + 1, 1 << 62)]
+            voting = voters(self._membership, later).members
+            voting.pop(self._identity.raft_id, None)
+            self._core.set_voters(voting.keys())
+            for raft_id in voting:
+                self.changes.dismiss(raft_id)
+            self.contacts = voting | {m.raft_id: m for m in self.changes.contacts()}
+            self.traffic.voters_changed = False
+        self.peers.align(self.changes.learners)
 
     def _publish(self) -> None:
         self._publish_loss()
@@ -274,6 +276,7 @@ class Replica:
         self._announced = None
         self._events.leadership(False)
         self._proposals.fail(queued)
+        self.changes.resign(queued)
 
     # --- applying
 
@@ -299,9 +302,15 @@ class Replica:
         if change is None:
             return
         self._membership.apply(change)
-        if change.member.raft_id == self._identity.raft_id:
-            self._presence.look(self._membership)
+        self._told_members()
+
+    def _told_members(self) -> None:
+        """The table has changed."""
+        self.traffic.voters_changed = True
+        self._presence.look(self._membership)
         self._events.members(self.members())
+        if self._identity.raft_id in self._membership.removed:
+            self._events.removed()
 
     def _capture(self) -> Callable[[], api.Snapshot]:
         build = self._machine.capture()

@@ -71,6 +71,11 @@ def found_storage(log_disk: Disk, snapshot_disk: Disk, vault: Vault, addr: str) 
     return Storage(journal, SnapshotFiles(snapshot_disk, vault), None, membership)
 
 
+def join_storage(log_disk: Disk, snapshot_disk: Disk, vault: Vault) -> Storage:
+    """Begin as a member of an existing cluster, which sends everything else. The vault's raft id must be set."""
+    return Storage(Journal.create(log_disk, vault), SnapshotFiles(snapshot_disk, vault), None, Membership())
+
+
 class Directories(Protocol):
     """Where log and snapshots go."""
 

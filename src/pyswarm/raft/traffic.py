@@ -15,7 +15,20 @@ from pyswarm.raft.errors import LogDiverged
 from pyswarm.raft.filter import Verdict, View
 from pyswarm.raft.journal import Journal
 from pyswarm.raft.membership import Membership
-from pyswarm.raft.messages import EARLY, Ack, Append, CampaignNow, GrantVote, Message, Nudge, Piece, PieceReceived, RequestVote
+from pyswarm.raft.messages import (
+    EARLY,
+    Ack,
+    Append,
+    CampaignNow,
+    GrantVote,
+    Message,
+    Nudge,
+    Piece,
+    PieceReceived,
+    PreGrant,
+    PreVote,
+    RequestVote,
+)
 from pyswarm.raft.transfers import Receiver, Sender
 
 log = structlog.get_logger(__name__)
@@ -40,7 +53,12 @@ class Traffic:
         self._early: list[tuple[int, Message]] = []
         self._held: list[tuple[int, Message]] = []
         self._votes: tuple[int, set[int]] = (0, set())
-        self._transfer = False
+        self._transfer_term = 0
+        self._pre_grants: tuple[int, set[int]] = (0, set())
+        self.heard: dict[int, int] = {}
+        """Per member that ever spoke: ticks since it last did."""
+        self.voters_changed = True
+        """Whether the core's voters may have changed since this was last reset."""
         self.silent_ticks = 0
         """Ticks since something of a live leader was accepted, or a vote was given."""
         self.leader_within = 0
@@ -61,17 +79,19 @@ class Traffic:
 
     def send(self, raft_id: int, message: Message) -> None:
         """See Outlet."""
-        if isinstance(message, RequestVote) and self._transfer:
+        if isinstance(message, RequestVote) and message.term == self._transfer_term:
             message = replace(message, transfer=True)
         if isinstance(message, GrantVote):
             self.silent_ticks = 0
         (self._early if isinstance(message, EARLY) else self._held).append((raft_id, message))
 
-    def connect(self, raft_id: int) -> None:
-        """See Outlet. Connections follow the members' table, not the core."""
+    def connect(self, raft_id: int) -> None:  # noqa: ARG002 - Outlet's shape
+        """See Outlet. Connections follow the members' table and the log, not the core."""
+        self.voters_changed = True
 
-    def disconnect(self, raft_id: int) -> None:
+    def disconnect(self, raft_id: int) -> None:  # noqa: ARG002 - Outlet's shape
         """See Outlet."""
+        self.voters_changed = True
 
     def take(self, *, synced: bool) -> list[tuple[int, Message]]:
         """What may leave now: with `synced` everything, else only what does not rest on this member's disk."""
@@ -79,19 +99,29 @@ class Traffic:
         if synced:
             out += self._held
             self._held = []
-            self._transfer = False
         return out
 
     # --- in
 
     def put(self, sender: int, message: Message) -> None:
         """A message arrived from an authenticated member."""
+        self.heard[sender] = 0
         self._inbox.append((sender, message))
 
+    def count_tick(self) -> None:
+        """A tick of time has passed."""
+        self.silent_ticks += 1
+        for member in self.heard:
+            self.heard[member] += 1
+
+    def pre_grants(self, term: int) -> set[int]:
+        """Who would vote for this member in `term`."""
+        return self._pre_grants[1] if self._pre_grants[0] == term else set()
+
     @property
-    def waiting(self) -> bool:
-        """Whether messages wait to be handled."""
-        return bool(self._inbox)
+    def waiting(self) -> int:
+        """How many messages wait to be handled."""
+        return len(self._inbox)
 
     def handle_all(self) -> None:
         """Judge and deliver everything that arrived. Raises LogDiverged."""
@@ -123,12 +153,17 @@ class Traffic:
                 self._sender.confirm(sender, message.transfer, message.count)
                 self.push = True
                 return
+            case PreVote():
+                return
+            case PreGrant():
+                self._pre_grants = (message.term, self.pre_grants(message.term) | {sender})
+                return
             case Append() | Nudge():
                 self.silent_ticks = 0
             case GrantVote():
                 self._counted(message.term).add(sender)
             case CampaignNow():
-                self._transfer = True
+                self._transfer_term = message.term + 1
             case _:
                 pass
         self._core.receive(sender, message)

@@ -65,10 +65,14 @@ class Sender:
         self._transfers: dict[int, Transfer] = {}
         self.wanted = False
         """Whether somebody waits for the newest snapshot to be loaded."""
+        self.fresh = False
+        """Whether it has just been, so that sending can begin."""
+        self._unused_ticks = 0
 
     def provide(self, loaded: Loaded) -> None:
         """The snapshot that was wanted."""
-        self._loaded, self.wanted = loaded, False
+        self._loaded, self.wanted, self.fresh = loaded, False, True
+        self._unused_ticks = 0
 
     def next_piece(self, member: int) -> tuple[Piece, bool] | None:
         """The next piece, without a term, and whether it is the last; None when the window is full or nothing is loaded yet."""
@@ -107,7 +111,8 @@ class Sender:
             if transfer.idle_ticks > limit:
                 log.warning("snapshot transfer makes no progress, starting again", member=f"{member:x}", confirmed=transfer.confirmed)
                 self.cancel(member)
-        if not self._transfers:
+        self._unused_ticks = 0 if self._transfers else self._unused_ticks + 1
+        if self._unused_ticks > limit:
             self._loaded = None
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -28,7 +28,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
-from pyswarm.errors import Internal, InvalidArgument, SwarmError, Unimplemented
+from pyswarm.errors import Internal, InvalidArgument, SwarmError, Unavailable, Unimplemented
 from pyswarm.rpc import relay
 from pyswarm.rpc.authorize import REDIRECT
 from pyswarm.rpc.caller import Caller
@@ -74,18 +74,55 @@ def bind(descriptor: ServiceDescriptor, implementation: object) -> Service:
     return Service(descriptor, implementation)
 
 
-def handlers(services: Sequence[Service], gate: Gate) -> list[grpc.GenericRpcHandler[Any, Any]]:
-    """What a gRPC server registers so that `services` answer behind `gate`."""
+class Streams:
+    """The streams a server is sending on. A stop that waited for their natural end would wait for ever."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+        self.ended = False
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """While the current task sends one."""
+        task = asyncio.current_task()
+        if task is None or self.ended:
+            raise Unavailable(_STOPPING)
+        self._running.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task not in self._running:
+                task.uncancel()
+                raise Unavailable(_STOPPING) from None
+            raise
+        finally:
+            self._running.discard(task)
+
+    async def end(self, patience: float) -> None:
+        """Let them end by themselves for `patience` seconds (their components may have a last word), then end them."""
+        self.ended = True
+        if self._running:
+            await asyncio.wait(tuple(self._running), timeout=patience)
+        while self._running:
+            self._running.pop().cancel()
+
+
+_STOPPING = "this manager is stopping"
+
+
+def handlers(services: Sequence[Service], gate: Gate, streams: Streams | None = None) -> list[grpc.GenericRpcHandler[Any, Any]]:
+    """What a gRPC server registers so that `services` answer behind `gate`; `streams` is how it ends streams when it stops."""
+    running = streams or Streams()
     return [
         grpc.method_handlers_generic_handler(
-            service.descriptor.full_name, {method.name: _handler(service, method, gate) for method in service.descriptor.methods}
+            service.descriptor.full_name, {method.name: _handler(service, method, gate, running) for method in service.descriptor.methods}
         )
         for service in services
     ]
 
 
-def _handler(service: Service, method: MethodDescriptor, gate: Gate) -> grpc.RpcMethodHandler[Any, Any]:
-    behaviour = (_streamed if method.server_streaming else _unary)(service, method, gate)
+def _handler(service: Service, method: MethodDescriptor, gate: Gate, streams: Streams) -> grpc.RpcMethodHandler[Any, Any]:
+    behaviour = _streamed(service, method, gate, streams) if method.server_streaming else _unary(service, method, gate)
     make: Callable[..., grpc.RpcMethodHandler[Any, Any]] = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -123,7 +160,7 @@ def _unary(service: Service, method: MethodDescriptor, gate: Gate) -> Callable[[
     return answer
 
 
-def _streamed(service: Service, method: MethodDescriptor, gate: Gate) -> Callable[[Any, Context], Any]:
+def _streamed(service: Service, method: MethodDescriptor, gate: Gate, streams: Streams) -> Callable[[Any, Context], Any]:
     function, decode = _function(service, method), _decoder(method)
     pass_on: Callable[..., Any] = relay.stream_stream if method.client_streaming else relay.unary_stream
 
@@ -132,6 +169,7 @@ def _streamed(service: Service, method: MethodDescriptor, gate: Gate) -> Callabl
             admitted = await gate.admit(method, context)
             # A generator's own clean-up must run when the client leaves, not when the garbage collector comes by.
             async with contextlib.AsyncExitStack() as stack:
+                stack.enter_context(streams.running())
                 if isinstance(admitted, Passage):
                     relayed = pass_on(admitted, method, received, context.time_remaining())
                     stack.push_async_callback(relayed.aclose)

@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
 
-from pyswarm.raft.log import LostLeadership
+from pyswarm.raft.log import Dropped, LostLeadership
 from pyswarm.rpc.forward import Line, NotHere
 from pyswarm.rpc.headers import Header
 
@@ -58,7 +58,7 @@ def certainly_not_executed(method: MethodDescriptor, error: BaseException) -> bo
     if isinstance(error, NotHere):
         return True
     one_entry = method.containing_service.name == "Control" and method.name not in _SEVERAL_ENTRIES
-    return one_entry and isinstance(error, LostLeadership) and not error.uncertain
+    return one_entry and isinstance(error, LostLeadership | Dropped) and not error.uncertain
 
 
 def outcome(method: MethodDescriptor, error: BaseException) -> tuple[tuple[str, str], ...]:

@@ -24,7 +24,7 @@ from pyswarm.clock import Clock
 from pyswarm.errors import FailedPrecondition, InvalidArgument
 from pyswarm.rpc import forward, tls
 from pyswarm.rpc.authorize import Policy
-from pyswarm.rpc.binder import Service, handlers
+from pyswarm.rpc.binder import Service, Streams, handlers
 from pyswarm.rpc.forward import LeaderDirectory, LeaderDoor
 from pyswarm.rpc.front import Front, Limits
 from pyswarm.rpc.gates import LocalGate, RemoteGate
@@ -32,6 +32,9 @@ from pyswarm.rpc.gates import LocalGate, RemoteGate
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS = 8.0
+STREAMS_SECONDS = 0.25
+"""How long streams are given for a last message when a server stops; calls with one answer have the longer time."""
+
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.max_send_message_length", -1),
@@ -72,6 +75,7 @@ class RemoteServer:
         self._clock = clock
         self._limits = limits
         self._stack = contextlib.AsyncExitStack()
+        self._streams = Streams()
         self._front: Front
         self._server: grpc.aio.Server | None = None
         self.address = ""
@@ -94,7 +98,7 @@ class RemoteServer:
             ) from error
         self.address = f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
         gate = RemoteGate(self._front, self._policy, self._door)
-        self._server = grpc.aio.server(handlers=handlers(self._services, gate), options=_OPTIONS)
+        self._server = grpc.aio.server(handlers=handlers(self._services, gate, self._streams), options=_OPTIONS)
         self._server.add_insecure_port(f"unix:{inner_path}")
         await self._server.start()
         return self.address
@@ -115,6 +119,7 @@ class RemoteServer:
         self._door.close()
         if self._server is not None:
             self._front.stop_accepting()
+            await self._streams.end(STREAMS_SECONDS)
             await self._server.stop(STOP_SECONDS)
             self._front.close()
         await self._stack.aclose()
@@ -156,6 +161,7 @@ class ControlServer:
         self._door = LeaderDoor(directory, clock)
         self._gate = LocalGate(security, remote_addr, self._door)
         self._path: Path | None = None
+        self._streams = Streams()
         self._server: grpc.aio.Server | None = None
         self._certificate: grpc.ServerCertificateConfiguration | None = None
         self._fetched: grpc.ServerCertificateConfiguration | None = None
@@ -166,7 +172,7 @@ class ControlServer:
             await asyncio.to_thread(_prepare_socket, path)
         except OSError as error:
             raise ListenError(f"failed to listen on control API address {path}: {error.strerror or error}") from error
-        self._server = grpc.aio.server(handlers=handlers(self._services, self._gate), options=_OPTIONS)
+        self._server = grpc.aio.server(handlers=handlers(self._services, self._gate, self._streams), options=_OPTIONS)
         credentials = grpc.dynamic_ssl_server_credentials(_certificate(self._security.current), self._fetch)
         try:
             _bind(self._server, path, credentials)
@@ -193,6 +199,7 @@ class ControlServer:
         """What `run()` does at its end; for a server that was bound and never ran. May be called twice."""
         self._door.close()
         if self._server is not None:
+            await self._streams.end(STREAMS_SECONDS)
             await self._server.stop(STOP_SECONDS)
         if self._path is not None:
             self._path.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from pyswarm.raft import filter as screen
 from pyswarm.raft.filter import Verdict, View
 from pyswarm.raft.log import Member
 from pyswarm.raft.membership import Change
-from pyswarm.raft.messages import Message
+from pyswarm.raft.messages import Message, PreGrant, PreVote
 from pyswarm.raft.replica import Events, Job, RaftSettings, Replica
 from pyswarm.raft.storage import found_storage, open_storage
 from pyswarm.raft.traffic import Judge
@@ -83,8 +83,8 @@ class Weather:
 
 
 def unfiltered(view: View, sender: int, message: Message) -> Verdict:
-    """PySyncObj as it comes."""
-    return Verdict(message)
+    """PySyncObj as it comes; questions before an election are ours, and it knows nothing of them."""
+    return screen.receive(view, sender, message) if isinstance(message, PreVote | PreGrant) else Verdict(message)
 
 
 class Cluster:
@@ -126,13 +126,15 @@ class Cluster:
         config = api.RaftConfig(snapshot_interval=self.weather.snapshot_interval, log_entries_for_slow_followers=5)
         events = Events(lambda leads: None, self._members)
         chance = random.Random(self.chance.getrandbits(64))
-        replica = Replica(storage, manager.machine, RaftSettings(), lambda: self.now, lambda: config, events, chance, "addr", self.judge)
+        replica = Replica(
+            storage, manager.machine, RaftSettings(tick=1.0), lambda: self.now, lambda: config, events, chance, "addr", self.judge
+        )
         manager.replica = replica
         replica.restore()
         manager.checked = replica.applied
         for other in self.managers:
             if other != manager.raft_id and self.linked(manager.raft_id, other):
-                replica.core.connected(other)
+                replica.peers.link_up(other)
 
     def _members(self, members: Sequence[Member]) -> None:
         pass
@@ -226,9 +228,9 @@ class Cluster:
             self.latest.pop(link, None)
             replica = self.managers[link[0]].replica
             if replica is not None:
-                replica.core.disconnected(link[1])
+                replica.peers.link_down(link[1])
                 if self.linked(a, b):
-                    replica.core.connected(link[1])
+                    replica.peers.link_up(link[1])
 
     def cut(self, a: int, b: int) -> None:
         """No messages between two members from now on."""

@@ -249,6 +249,8 @@ class Envelope(_message.Message):
     ACK_FIELD_NUMBER: _builtins.int
     CAMPAIGN_NOW_FIELD_NUMBER: _builtins.int
     HIGHER_TERM_FIELD_NUMBER: _builtins.int
+    PRE_VOTE_FIELD_NUMBER: _builtins.int
+    PRE_GRANT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First on every stream."""
@@ -271,6 +273,12 @@ class Envelope(_message.Message):
     def campaign_now(self) -> Global___Hint: ...
     @_builtins.property
     def higher_term(self) -> Global___Hint: ...
+    @_builtins.property
+    def pre_vote(self) -> Global___Request:
+        """Would you vote for me? Asked before an election, so that nobody disturbs a cluster that has a leader."""
+
+    @_builtins.property
+    def pre_grant(self) -> Global___Grant: ...
     def __init__(
         self,
         *,
@@ -284,12 +292,14 @@ class Envelope(_message.Message):
         ack: Global___Ack | None = ...,
         campaign_now: Global___Hint | None = ...,
         higher_term: Global___Hint | None = ...,
+        pre_vote: Global___Request | None = ...,
+        pre_grant: Global___Grant | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "append", b"append", "campaign_now", b"campaign_now", "content", b"content", "grant_vote", b"grant_vote", "hello", b"hello", "higher_term", b"higher_term", "nudge", b"nudge", "piece", b"piece", "piece_received", b"piece_received", "request_vote", b"request_vote"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "append", b"append", "campaign_now", b"campaign_now", "content", b"content", "grant_vote", b"grant_vote", "hello", b"hello", "higher_term", b"higher_term", "nudge", b"nudge", "piece", b"piece", "piece_received", b"piece_received", "pre_grant", b"pre_grant", "pre_vote", b"pre_vote", "request_vote", b"request_vote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "append", b"append", "campaign_now", b"campaign_now", "content", b"content", "grant_vote", b"grant_vote", "hello", b"hello", "higher_term", b"higher_term", "nudge", b"nudge", "piece", b"piece", "piece_received", b"piece_received", "request_vote", b"request_vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "append", b"append", "campaign_now", b"campaign_now", "content", b"content", "grant_vote", b"grant_vote", "hello", b"hello", "higher_term", b"higher_term", "nudge", b"nudge", "piece", b"piece", "piece_received", b"piece_received", "pre_grant", b"pre_grant", "pre_vote", b"pre_vote", "request_vote", b"request_vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["hello", "request_vote", "grant_vote", "append", "nudge", "piece", "piece_received", "ack", "campaign_now", "higher_term"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["hello", "request_vote", "grant_vote", "append", "nudge", "piece", "piece_received", "ack", "campaign_now", "higher_term", "pre_vote", "pre_grant"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
@@ -307,6 +317,7 @@ class Hello(_message.Message):
     LAST_INDEX_FIELD_NUMBER: _builtins.int
     LAST_TERM_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    ADDR_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     from_raft_id: _builtins.int
     to_raft_id: _builtins.int
@@ -315,6 +326,8 @@ class Hello(_message.Message):
     last_term: _builtins.int
     epoch: _builtins.int
     """Grows with every stream of the sender."""
+    addr: _builtins.str
+    """Where the sender is reached: the receiver may not know it yet."""
     def __init__(
         self,
         *,
@@ -324,29 +337,37 @@ class Hello(_message.Message):
         last_index: _builtins.int = ...,
         last_term: _builtins.int = ...,
         epoch: _builtins.int = ...,
+        addr: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "epoch", b"epoch", "from_raft_id", b"from_raft_id", "last_index", b"last_index", "last_term", b"last_term", "to_raft_id", b"to_raft_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addr", b"addr", "cluster_id", b"cluster_id", "epoch", b"epoch", "from_raft_id", b"from_raft_id", "last_index", b"last_index", "last_term", b"last_term", "to_raft_id", b"to_raft_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
-class Farewell(_message.Message):
+class Welcome(_message.Message):
+    """The answer to a greeting, from whoever lives at that address. The stream goes on only if that is who was greeted."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    RAFT_ID_FIELD_NUMBER: _builtins.int
+    raft_id: _builtins.int
+    """Zero from a manager without any log: it has not joined yet, or lost everything."""
     def __init__(
         self,
+        *,
+        raft_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["raft_id", b"raft_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Farewell: _TypeAlias = Farewell  # noqa: Y015
+Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
 
 @_typing.final
 class Request(_message.Message):

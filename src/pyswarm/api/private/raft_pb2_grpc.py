@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RaftTransportStub:
-    """Manager to manager. Each side opens one stream towards the other and says on it what it has to say; nothing but the end comes back.
+    """Manager to manager. Each side opens one stream towards the other and says on it what it has to say; only a welcome comes back, and the end.
     A new stream is a new epoch: what was said on an older one and not yet handled is dropped.
     """
 
@@ -36,15 +36,15 @@ class RaftTransportStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Talk = channel.stream_unary(
+        self.Talk = channel.stream_stream(
                 '/pyswarm.v1.RaftTransport/Talk',
                 request_serializer=pyswarm_dot_v1_dot_raft__pb2.Envelope.SerializeToString,
-                response_deserializer=pyswarm_dot_v1_dot_raft__pb2.Farewell.FromString,
+                response_deserializer=pyswarm_dot_v1_dot_raft__pb2.Welcome.FromString,
                 _registered_method=True)
 
 
 class RaftTransportServicer:
-    """Manager to manager. Each side opens one stream towards the other and says on it what it has to say; nothing but the end comes back.
+    """Manager to manager. Each side opens one stream towards the other and says on it what it has to say; only a welcome comes back, and the end.
     A new stream is a new epoch: what was said on an older one and not yet handled is dropped.
     """
 
@@ -57,10 +57,10 @@ class RaftTransportServicer:
 
 def add_RaftTransportServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Talk': grpc.stream_unary_rpc_method_handler(
+            'Talk': grpc.stream_stream_rpc_method_handler(
                     servicer.Talk,
                     request_deserializer=pyswarm_dot_v1_dot_raft__pb2.Envelope.FromString,
-                    response_serializer=pyswarm_dot_v1_dot_raft__pb2.Farewell.SerializeToString,
+                    response_serializer=pyswarm_dot_v1_dot_raft__pb2.Welcome.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -71,7 +71,7 @@ def add_RaftTransportServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RaftTransport:
-    """Manager to manager. Each side opens one stream towards the other and says on it what it has to say; nothing but the end comes back.
+    """Manager to manager. Each side opens one stream towards the other and says on it what it has to say; only a welcome comes back, and the end.
     A new stream is a new epoch: what was said on an older one and not yet handled is dropped.
     """
 
@@ -86,12 +86,12 @@ class RaftTransport:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_unary(
+        return grpc.experimental.stream_stream(
             request_iterator,
             target,
             '/pyswarm.v1.RaftTransport/Talk',
             pyswarm_dot_v1_dot_raft__pb2.Envelope.SerializeToString,
-            pyswarm_dot_v1_dot_raft__pb2.Farewell.FromString,
+            pyswarm_dot_v1_dot_raft__pb2.Welcome.FromString,
             options,
             channel_credentials,
             insecure,

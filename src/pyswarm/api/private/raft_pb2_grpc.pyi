@@ -29,7 +29,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RaftTransportStub:
-    """Manager to manager. Each side opens one stream towards the other and says on it what it has to say; nothing but the end comes back.
+    """Manager to manager. Each side opens one stream towards the other and says on it what it has to say; only a welcome comes back, and the end.
     A new stream is a new epoch: what was said on an older one and not yet handled is dropped.
     """
 
@@ -37,19 +37,19 @@ class RaftTransportStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RaftTransportAsyncStub: ...
-    Talk: _grpc.StreamUnaryMultiCallable[_raft_pb2.Envelope, _raft_pb2.Farewell]
+    Talk: _grpc.StreamStreamMultiCallable[_raft_pb2.Envelope, _raft_pb2.Welcome]
 
 @_typing.type_check_only
 class RaftTransportAsyncStub(RaftTransportStub):
-    """Manager to manager. Each side opens one stream towards the other and says on it what it has to say; nothing but the end comes back.
+    """Manager to manager. Each side opens one stream towards the other and says on it what it has to say; only a welcome comes back, and the end.
     A new stream is a new epoch: what was said on an older one and not yet handled is dropped.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Talk: _aio.StreamUnaryMultiCallable[_raft_pb2.Envelope, _raft_pb2.Farewell]  # type: ignore[assignment]
+    Talk: _aio.StreamStreamMultiCallable[_raft_pb2.Envelope, _raft_pb2.Welcome]  # type: ignore[assignment]
 
 class RaftTransportServicer(metaclass=_abc_1.ABCMeta):
-    """Manager to manager. Each side opens one stream towards the other and says on it what it has to say; nothing but the end comes back.
+    """Manager to manager. Each side opens one stream towards the other and says on it what it has to say; only a welcome comes back, and the end.
     A new stream is a new epoch: what was said on an older one and not yet handled is dropped.
     """
 
@@ -58,6 +58,6 @@ class RaftTransportServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_raft_pb2.Envelope],
         context: _ServicerContext,
-    ) -> _typing.Union[_raft_pb2.Farewell, _abc.Awaitable[_raft_pb2.Farewell]]: ...
+    ) -> _typing.Union[_abc.Iterator[_raft_pb2.Welcome], _abc.AsyncIterator[_raft_pb2.Welcome]]: ...
 
 def add_RaftTransportServicer_to_server(servicer: RaftTransportServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -20,7 +20,6 @@ class Features:
     ingress: bool = False
     """Ports published through the routing mesh; needs `networks`."""
     volumes: bool = False
-    several_managers: bool = False
 
     @classmethod
     def everything(cls) -> Features:

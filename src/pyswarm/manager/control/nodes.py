@@ -8,7 +8,7 @@ import structlog
 
 from pyswarm.api import defaults, times
 from pyswarm.api import v1 as api
-from pyswarm.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, Unimplemented
+from pyswarm.errors import FailedPrecondition, Internal, InvalidArgument, NotFound
 from pyswarm.manager.control import blacklist, filters
 from pyswarm.manager.control.environment import Part, require
 from pyswarm.manager.store import Tx, View, by, copy_of
@@ -66,8 +66,6 @@ class Nodes(Part):
             old = _existing(tx, request.node_id)
             if old.spec.desired_role == api.NodeRole.MANAGER and request.spec.desired_role == api.NodeRole.WORKER:
                 check_demotion(tx, old, self._env.log.members())
-            elif old.spec.desired_role != request.spec.desired_role and not self._env.features.several_managers:
-                raise Unimplemented(f"node {old.id} cannot be promoted: clusters with several managers are not supported yet")
             node = copy_of(old)
             node.spec.CopyFrom(request.spec)
             node.meta.version.index = request.node_version.index
@@ -125,8 +123,9 @@ def check_spec(spec: api.NodeSpec) -> None:
 
 def check_demotion(view: View, node: api.Node, members: Sequence[Member]) -> None:
     """Whether the cluster can do without this manager. Raises FailedPrecondition, NotFound."""
-    managers = view.nodes.find(by.role(api.NodeRole.MANAGER))
-    if [manager.id for manager in managers] == [node.id]:
+    staying = [n for n in view.nodes.find(by.role(api.NodeRole.MANAGER)) if n.spec.desired_role == api.NodeRole.MANAGER]
+    if [manager.id for manager in staying] == [node.id]:
+        # Those whose demotion was granted before and is not finished do not count: else all could be demoted in one breath.
         raise FailedPrecondition("attempting to demote the last manager of the swarm")
     if all(member.node_id != node.id for member in members):
         raise NotFound("can't find manager in raft memberlist")
