@@ -102,6 +102,8 @@ class ManagerParts:
     signing_root: Callable[[], Awaitable[RootCA]]
     """The root for a cluster that turns out not to exist yet."""
     clock: Clock
+    renew: Callable[[], None]
+    """Asks for a new certificate soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def make_manager(parts: ManagerParts) -> ManagerLike:
         force_new_cluster=parts.config.force_new_cluster,
         join_addr=parts.join_addr,
     )
-    return Manager(config, parts.security, parts.keystore, parts.signing_root, parts.clock)
+    return Manager(config, parts.security, parts.keystore, parts.signing_root, parts.clock, renew=parts.renew)
 
 
 def make_agent(parts: AgentParts) -> AgentLike:
@@ -294,6 +296,7 @@ class Node:
             identity.keystore,
             identity.signing_root,
             self._clock,
+            self._renewer.force,
         )
         try:
             manager = self._make_manager(parts)

@@ -91,14 +91,19 @@ class Manager:
         keystore: KeyStore,
         signing_root: Callable[[], Awaitable[RootCA]],
         clock: Clock,
+        *,
+        renew: Callable[[], None] = lambda: None,
     ) -> None:
-        """`signing_root` gives the root for the cluster object; asked only when this manager leads and finds none."""
+        """`signing_root` gives the root for the cluster object; asked only when this manager leads and finds none. `renew` asks for
+        another certificate, with another key, because this one's key could be read on disk until now.
+        """
         self.ready = asyncio.Event()
         self.store = Store(clock)
         self._config = config
         self._security = security
         self._keystore = keystore
         self._signing_root = signing_root
+        self._renew = renew
         self._clock = clock
         me = security.current
         self.raft = RaftNode(
@@ -214,6 +219,7 @@ class Manager:
 
     def _on_locked(self) -> None:
         """The key file was readable until now. The data key stays: rotating it comes with several managers."""
+        self._renew()
         log.warning("managers are locked now; the log's data key was readable before and is not rotated yet")
 
     def _raft_config(self) -> api.RaftConfig:
