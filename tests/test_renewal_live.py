@@ -215,12 +215,12 @@ async def test_by_itself(swarm: LiveCluster, punctual: None, seconds: float) -> 
     """A certificate is renewed when its time has come, while the node runs or before it does anything else. [ca 82]"""
     worker = swarm.nodes[1]
     await worker.stop()
+    due = int(time.time() + seconds)
     request, key = csr.generate()
     authority = RootCA.from_store(swarm.cluster.root_ca, now=time.time())
     # An hour before and an hour after it was issued: half of it is over when it was issued just now.
-    aged = authority.sign_csr(request, worker.id, WORKER, swarm.cluster.id, root.MIN_EXPIRY, time.time() + seconds)
+    aged = authority.sign_csr(request, worker.id, WORKER, swarm.cluster.id, root.MIN_EXPIRY, due)
     worker.state_files.write(aged, key, KEK())
-    due = int(time.time() + seconds)
     await worker.start()
     watch = Watch(swarm)
     await until(lambda: worker.security.current.cert_pem != aged, "the certificate is renewed")
@@ -245,18 +245,21 @@ async def test_shortest_validity(swarm: LiveCluster) -> None:
 
 
 async def test_locked_manager(swarm: LiveCluster) -> None:
-    """A manager of a locked cluster renews too, and its new key file is locked."""
+    """A manager whose cluster is locked gets a new key, for the old one could be read; every new key file is locked. [dispatcher 176]"""
     founder = swarm.founder
+    watch = Watch(swarm)
+    before = founder.security.current.cert_pem
     spec = api.ClusterSpec()
     spec.CopyFrom(swarm.cluster.spec)
     spec.encryption_config.auto_lock_managers = True
     request = api.UpdateClusterRequest(cluster_id=swarm.cluster.id, cluster_version=swarm.cluster.meta.version, spec=spec)
     await swarm.control(lambda control: control.UpdateCluster(request))
+    await until(lambda: founder.security.current.cert_pem != before, "the certificate is renewed")
     key_file = founder.state / "certificates" / "swarm-node.key"
-    await until(lambda: b"ENCRYPTED" in key_file.read_bytes(), "the key file is locked")
-    watch = Watch(swarm)
+    locked = key_file.read_bytes()
+    assert b"ENCRYPTED" in locked
     before = founder.security.current.cert_pem
     founder.renewer.force()
     await until(lambda: founder.security.current.cert_pem != before, "the certificate is renewed")
-    assert b"ENCRYPTED" in key_file.read_bytes()
+    assert b"ENCRYPTED" in key_file.read_bytes() != locked
     watch.check()

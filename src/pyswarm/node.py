@@ -105,6 +105,8 @@ class ManagerParts:
     clock: Clock
     other_manager: Callable[[], str]
     """The address of another manager, maybe a different one each time. Raises SwarmError when none is known."""
+    renew: Callable[[], None]
+    """Asks for a new certificate soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def make_manager(parts: ManagerParts) -> ManagerLike:
         force_new_cluster=parts.config.force_new_cluster,
         join=parts.join,
     )
-    return Manager(config, parts.security, parts.keystore, parts.signing_root, parts.clock, parts.other_manager)
+    return Manager(config, parts.security, parts.keystore, parts.signing_root, parts.clock, parts.other_manager, renew=parts.renew)
 
 
 def make_agent(parts: AgentParts) -> AgentLike:
@@ -297,6 +299,7 @@ class Node:
             identity.signing_root,
             self._clock,
             self._other_manager,
+            self._renewer.force,
         )
         removed = False
 

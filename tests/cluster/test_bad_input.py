@@ -89,14 +89,6 @@ def test_wrong_and_foreign_tokens(small: Cluster, new_cluster: Callable[[int], C
     assert small.ask("node", "ls") == nodes
 
 
-def test_manager_token(small: Cluster, tmp_path: pathlib.Path) -> None:
-    """A second manager is refused in one line, before anything is made of it."""
-    nodes = small.ask("node", "ls")
-    flags = ("--executor", "process", "--join-addr", small.remote, "--join-token", small.token("Manager"))
-    one_line(daemon("-d", str(tmp_path / "second"), *flags), 1, "manager")
-    assert small.ask("node", "ls") == nodes
-
-
 def test_port_and_directory_in_use(small: Cluster, tmp_path: pathlib.Path) -> None:
     """A taken port and a directory that another daemon uses are named."""
     control = ("--listen-control-api", str(tmp_path / "c.sock"), "--executor", "process")

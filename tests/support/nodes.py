@@ -23,7 +23,7 @@ from pyswarm.manager.store import Store, by
 from pyswarm.node import AgentParts, ManagerParts, Node, NodeConfig, make_agent, make_manager
 from pyswarm.node_state import Settings
 
-HEARTBEAT = 0.5
+HEARTBEAT = 1.0
 PATIENCE = 20.0
 
 

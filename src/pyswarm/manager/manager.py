@@ -105,10 +105,13 @@ class Manager:
         signing_root: Callable[[], Awaitable[RootCA]],
         clock: Clock,
         other_manager: Callable[[], str],
+        *,
+        renew: Callable[[], None] = lambda: None,
     ) -> None:
         """`signing_root` gives the root for the cluster object; asked only when this manager leads and finds none.
 
         `other_manager` gives the address of a manager that is not this one, maybe another each time; it raises SwarmError for none.
+        `renew` asks for another certificate, with another key, because this one's key could be read on disk until now.
         """
         self.ready = asyncio.Event()
         self.store = Store(clock)
@@ -116,6 +119,7 @@ class Manager:
         self._security = security
         self._keystore = keystore
         self._signing_root = signing_root
+        self._renew = renew
         self._clock = clock
         me = security.current
         self.raft = RaftNode(
@@ -316,7 +320,8 @@ class Manager:
         )
 
     def _on_locked(self) -> None:
-        """The key file was readable until now."""
+        """The key file was readable until now. The certificate's key is replaced; the log's data key stays, rotating it is not built yet."""
+        self._renew()
         log.warning("managers are locked now; the log's data key was readable before and is not rotated yet")
 
     def _raft_config(self) -> api.RaftConfig:
