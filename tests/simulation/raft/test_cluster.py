@@ -43,6 +43,11 @@ def test_members_come_and_go(seed: int, size: int) -> None:
     assert cluster.transfers
 
 
+def test_a_sole_leader_syncs_what_it_counts() -> None:
+    """In this life a power cut takes the entry that opened a sole member's term, right after the library counted it as committed."""
+    Cluster(128, 1, POLITICS).run(1000)
+
+
 def test_a_seed_tells_the_same_story_twice() -> None:
     """A failing seed is a bug report that replays."""
     first, second = Cluster(3, 5, WILD), Cluster(3, 5, WILD)
