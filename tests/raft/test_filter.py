@@ -7,7 +7,20 @@ from dataclasses import replace
 import pytest
 
 from pyswarm.raft.filter import DROP, Verdict, View, receive
-from pyswarm.raft.messages import Ack, Append, CampaignNow, GrantVote, HigherTerm, Message, Nudge, Piece, PieceReceived, RequestVote
+from pyswarm.raft.messages import (
+    Ack,
+    Append,
+    CampaignNow,
+    GrantVote,
+    HigherTerm,
+    Message,
+    Nudge,
+    Piece,
+    PieceReceived,
+    PreGrant,
+    PreVote,
+    RequestVote,
+)
 
 
 class Log:
@@ -197,3 +210,23 @@ def test_progress_of_a_transfer_counts_in_its_term_only() -> None:
     assert receive(LEADER, 2, PieceReceived(2, 5, 1)).deliver == PieceReceived(2, 5, 1)
     assert receive(LEADER, 2, PieceReceived(1, 5, 1)) == DROP
     assert receive(LEADER, 77, PieceReceived(2, 5, 1)) == DROP
+
+
+def test_a_question_before_an_election_is_answered_as_the_election_would_be() -> None:
+    """Yes only to a voter whose log is not behind, and only without a live leader; nothing is delivered, whatever the answer."""
+    alone = replace(FOLLOWER, leader_alive=False)
+    assert receive(alone, 3, PreVote(3, 12, 2)) == Verdict(reply=PreGrant(3))
+    assert receive(alone, 3, PreVote(3, 11, 2)) == DROP
+    assert receive(alone, 3, PreVote(3, 40, 1)) == DROP
+    assert receive(alone, 77, PreVote(3, 12, 2)) == DROP
+    assert receive(FOLLOWER, 3, PreVote(3, 12, 2)) == DROP
+    assert receive(LEADER, 3, PreVote(3, 12, 2)) == DROP
+    assert receive(alone, 3, PreVote(2, 12, 2)) == Verdict(reply=HigherTerm(2))
+
+
+def test_answers_to_the_question_count_for_the_next_term_only() -> None:
+    """A promise for another term, of a stranger, or to a leader is worth nothing."""
+    assert receive(FOLLOWER, 3, PreGrant(3)).deliver == PreGrant(3)
+    assert receive(FOLLOWER, 3, PreGrant(2)) == DROP
+    assert receive(FOLLOWER, 77, PreGrant(3)) == DROP
+    assert receive(LEADER, 3, PreGrant(3)) == DROP

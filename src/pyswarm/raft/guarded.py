@@ -213,6 +213,11 @@ class Guarded(library.SyncObj):  # type: ignore[misc]
     def _SyncObj__generateRaftTimeout(self) -> float:  # noqa: N802 - the library's name
         return float("inf")
 
+    def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802 - the library's name
+        super()._SyncObj__onBecomeLeader()
+        if not self._SyncObj__otherNodes:
+            self._journal.sync()  # alone, the library counts the entry that opens the term as committed in this very tick
+
     def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802 - the library's name
         # the library's own would send pickles of large entries, and repeat "no snapshot yet" without a pause for a whole heartbeat
         self._SyncObj__newAppendEntriesTime = self._clock() + self._timing.heartbeat

@@ -6,7 +6,9 @@ write is in every member's state, all members are equal, and a new write goes th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import heapq
 import random
 from collections.abc import Sequence
@@ -14,14 +16,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyswarm.api import v1 as api
+from pyswarm.errors import FailedPrecondition
 from pyswarm.raft import codec
 from pyswarm.raft import filter as screen
 from pyswarm.raft.filter import Verdict, View
-from pyswarm.raft.log import Member
+from pyswarm.raft.log import Dropped, Member
 from pyswarm.raft.membership import Change
 from pyswarm.raft.messages import Message, PreGrant, PreVote
 from pyswarm.raft.replica import Events, Job, RaftSettings, Replica
-from pyswarm.raft.storage import found_storage, open_storage
+from pyswarm.raft.storage import found_storage, join_storage, open_storage
 from pyswarm.raft.traffic import Judge
 from pyswarm.raft.vault import Vault
 from tests.raft.disks import PowerCut
@@ -79,7 +82,15 @@ class Weather:
     reset: float = 0.02
     crash: float = 0.01
     propose: float = 0.3
+    join: float = 0.0
+    remove: float = 0.0
+    transfer: float = 0.0
     snapshot_interval: int = 15
+
+
+def facts(raft_id: int) -> api.RaftMember:
+    """A manager as the members' table has it."""
+    return api.RaftMember(raft_id=raft_id, node_id=f"node-{raft_id}", addr="addr")
 
 
 def unfiltered(view: View, sender: int, message: Message) -> Verdict:
@@ -104,6 +115,9 @@ class Cluster:
         self.leaders: dict[int, int] = {}
         self.proposals: list[tuple[str, Outcome]] = []
         self.installed = 0
+        self.changed: list[Outcome] = []
+        self.transfers = 0
+        self.founders = range(1, size + 1)
         self.managers = {i: Manager(i, Memory()) for i in range(1, size + 1)}
         for manager in self.managers.values():
             self.start(manager)
@@ -114,12 +128,13 @@ class Cluster:
         """Begin with what the disks hold."""
         vault = Vault("cluster", f"node-{manager.raft_id}", (KEY,), manager.raft_id)
         storage = open_storage(manager.disks.log, manager.disks.snapshots, vault, 5)
+        founder = manager.raft_id in self.founders
         if storage is None:
-            storage = found_storage(manager.disks.log, manager.disks.snapshots, vault, "addr")
-        if storage.snapshot is None:
-            for i in self.managers if hasattr(self, "managers") else ():
-                member = api.RaftMember(raft_id=i, node_id=f"node-{i}", addr="addr")
-                storage.membership.apply(Change(kind=Change.UPDATE, member=member))
+            make = functools.partial(found_storage, addr="addr") if founder else join_storage
+            storage = make(manager.disks.log, manager.disks.snapshots, vault)
+        if storage.snapshot is None and founder:
+            for i in self.founders:
+                storage.membership.apply(Change(kind=Change.UPDATE, member=facts(i)))
         manager.machine = Recorder()
         manager.jobs = []
         manager.born += 1
@@ -199,7 +214,7 @@ class Cluster:
         # the library keeps members in sets, whose order differs between processes: a seed must not
         for to, message in sorted(messages, key=lambda m: m[0]):
             link = (manager.raft_id, to)
-            if not self.linked(*link):
+            if not self.linked(*link) or to not in self.managers:
                 continue
             at = self.now + self.chance.uniform(0.001, 0.15)
             if self.weather.reorder:
@@ -271,14 +286,56 @@ class Cluster:
     def propose(self, replica: Replica) -> Outcome:
         """One more write."""
         name, outcome = f"w{len(self.proposals)}", Outcome()
-        replica.submit(create(name), None, outcome)  # type: ignore[arg-type]
+        try:
+            replica.submit(create(name), None, outcome)  # type: ignore[arg-type]
+        except Dropped as error:
+            outcome.set_exception(error)
         self.proposals.append((name, outcome))
         return outcome
+
+    def leader(self) -> Replica | None:
+        """Somebody who says that it leads."""
+        return next((m.replica for m in self.managers.values() if m.replica is not None and m.replica.leads), None)
+
+    def join(self) -> None:
+        """A new manager with an empty disk."""
+        raft_id = max(self.managers) + 1
+        manager = self.managers[raft_id] = Manager(raft_id, Memory(), ticked=self.now)
+        self.start(manager)
+        for other in self.managers:
+            if other != raft_id:
+                self.reset(raft_id, other)
+
+    def admit(self, leader: Replica) -> None:
+        """Who is no member and never was asks to become one, again and again."""
+        table = leader.membership
+        for raft_id in self.managers:
+            if raft_id not in table.members and raft_id not in table.removed:
+                leader.changes.admit(facts(raft_id))
+
+    def politics(self) -> None:
+        """Managers may come, go, and hand over."""
+        leader, weather = self.leader(), self.weather
+        if leader is None or not (weather.join or weather.remove or weather.transfer):
+            return
+        if self.chance.random() < weather.join and len(self.managers) < len(self.founders) + 6:
+            self.join()
+        if self.chance.random() < 0.05:
+            self.admit(leader)
+        if self.chance.random() < weather.remove:
+            unwanted = self.chance.choice(sorted(leader.membership.members))
+            if unwanted != leader.raft_id and len(leader.membership.members) > 2 and leader.changes.can_remove(unwanted):
+                self.changed.append(outcome := Outcome())
+                leader.changes.submit(Change(kind=Change.REMOVE, member=facts(unwanted)), outcome)  # type: ignore[arg-type]
+        if self.chance.random() < weather.transfer:
+            with contextlib.suppress(FailedPrecondition):
+                leader.changes.hand_over()
+                self.transfers += 1
 
     def misfortune(self) -> None:
         """Something may break, or be repaired."""
         ids, weather = list(self.managers), self.weather
-        if self.chance.random() < weather.cut:
+        if self.chance.random() < weather.cut and len(ids) > 1:
             self.cut(*self.chance.sample(ids, 2))
         if self.chance.random() < weather.isolate:
             alone = self.chance.choice(ids)
@@ -287,7 +344,7 @@ class Cluster:
                     self.cut(alone, other)
         if self.cuts and self.chance.random() < weather.heal:
             self.heal()
-        if self.chance.random() < weather.reset:
+        if self.chance.random() < weather.reset and len(ids) > 1:
             self.reset(*self.chance.sample(ids, 2))
         if self.chance.random() < weather.crash:
             unlucky = self.managers[self.chance.choice(ids)]
@@ -318,6 +375,7 @@ class Cluster:
         """Trouble for so many steps, then peace, then the final judgement."""
         for _ in range(steps):
             self.misfortune()
+            self.politics()
             self.step()
         self.calm()
         self.judge_all()
@@ -331,22 +389,35 @@ class Cluster:
         last: Outcome | None = None
         for _ in range(3000):
             self.step()
-            leader = next((m.replica for m in self.managers.values() if m.replica is not None and m.replica.leads), None)
+            leader = self.leader()
+            if leader is not None:
+                self.admit(leader)
             if leader is not None and (last is None or last.error is not None):
                 last = self.propose(leader)
-            if last is not None and last.index is not None:
-                target = last.index
-                if all(m.replica is not None and m.replica.applied >= target for m in self.managers.values()):
-                    return
+            if last is not None and last.index is not None and self._everywhere(last.index):
+                return
         raise Violation("no progress after everything was repaired")
+
+    def members(self) -> list[Manager]:
+        """Those who are to have everything in the end: all but the removed."""
+        removed = set().union(*(m.replica.membership.removed for m in self.managers.values() if m.replica is not None))
+        return [m for i, m in self.managers.items() if i not in removed]
+
+    def _everywhere(self, index: int) -> bool:
+        members = self.members()
+        everybody = {m.raft_id for m in members}
+        return all(
+            m.replica is not None and m.replica.applied >= index and m.replica.membership.members.keys() == everybody for m in members
+        )
 
     def judge_all(self) -> None:
         """Every acknowledged write is everywhere, once, in one order."""
         acknowledged = [name for name, outcome in self.proposals if outcome.index is not None]
         proposed = {name for name, _ in self.proposals}
-        shortest = min(len(m.machine.names) for m in self.managers.values())
-        first: list[Any] = self.managers[1].machine.names
-        for manager in self.managers.values():
+        members = self.members()
+        shortest = min(len(m.machine.names) for m in members)
+        first: list[Any] = members[0].machine.names
+        for manager in members:
             names = manager.machine.names
             if names[:shortest] != first[:shortest]:
                 raise Violation(f"member {manager.raft_id} has another state")

@@ -19,6 +19,7 @@ def _quiet_library() -> Iterator[None]:
 
 
 ORDERED, WILD = Weather(), Weather(reorder=True)
+POLITICS = Weather(join=0.01, remove=0.01, transfer=0.01)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -28,6 +29,23 @@ def test_nothing_acknowledged_is_lost_and_nobody_diverges(seed: int, size: int, 
     cluster = Cluster(seed, size, weather)
     cluster.run(800)
     assert any(outcome.index is not None for _, outcome in cluster.proposals)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("size", [1, 3])
+def test_members_come_and_go(seed: int, size: int) -> None:
+    """The same while managers join, are removed, and hand leadership over, in the middle of everything else. [store 138]"""
+    cluster = Cluster(seed, 1, POLITICS)
+    for _ in range(size - 1):
+        cluster.join()
+    cluster.run(800)
+    assert len(cluster.managers) > size
+    assert cluster.transfers
+
+
+def test_a_sole_leader_syncs_what_it_counts() -> None:
+    """In this life a power cut takes the entry that opened a sole member's term, right after the library counted it as committed."""
+    Cluster(128, 1, POLITICS).run(1000)
 
 
 def test_a_seed_tells_the_same_story_twice() -> None:
