@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 
@@ -63,7 +64,7 @@ def write(cluster: Cluster, value: object) -> None:
 def value(cluster: Cluster) -> str:
     """What was written last."""
     words = cluster.ask("service", "inspect", "redis").replace(":", " ").split()
-    return next((after for word, after in zip(words, words[1:], strict=False) if word == "value"), "")
+    return next((after for word, after in itertools.pairwise(words) if word == "value"), "")
 
 
 def test_every_socket_works(cluster: Cluster) -> None:

@@ -18,7 +18,7 @@ from tests.raft.nodes import create
 
 
 async def test_three_managers_hold_one_log(tmp_path: Path) -> None:
-    """Managers that join get everything written before and after; all show the same members and leader. [store 88]"""
+    """Managers that join get everything written before and after; all show the same members and leader. [store 62, 63]"""
     async with cluster(tmp_path, 1) as three:
         for i in range(20):
             await three.write(f"before-{i}")
@@ -43,7 +43,7 @@ async def test_three_managers_hold_one_log(tmp_path: Path) -> None:
 
 
 async def test_a_killed_leader_is_replaced(tmp_path: Path) -> None:
-    """The two others elect one of them and go on; the former leader comes back as a follower and catches up. [store 83]"""
+    """The two others elect one of them and go on; the former leader comes back as a follower and catches up. [store 64, 76]"""
     async with cluster(tmp_path, 3) as three:
         await three.write("first")
         for i in range(2):
@@ -59,7 +59,7 @@ async def test_a_killed_leader_is_replaced(tmp_path: Path) -> None:
 
 
 async def test_five_managers_survive_two_losses(tmp_path: Path) -> None:
-    """Writers go on while two of five, the leader among them, are gone and come back; without a third nothing commits. [store 84]"""
+    """Writers go on while two of five, the leader among them, are gone and come back; without a third nothing commits. [store 67, 68]"""
     async with cluster(tmp_path, 5) as five:
         stop = asyncio.Event()
 
@@ -96,7 +96,7 @@ async def test_five_managers_survive_two_losses(tmp_path: Path) -> None:
 
 
 async def test_joining_under_writes(tmp_path: Path) -> None:
-    """A second and a third manager join while writers write; no write fails or is lost. [store 89]"""
+    """A second and a third manager join while writers write; no write fails or is lost. [store 71]"""
     async with cluster(tmp_path, 1) as growing:
         stop = asyncio.Event()
 
@@ -119,7 +119,7 @@ async def test_joining_under_writes(tmp_path: Path) -> None:
 
 
 async def test_two_join_at_the_same_time(tmp_path: Path) -> None:
-    """Their additions follow one another. [store 90]"""
+    """Their additions follow one another."""
     async with cluster(tmp_path, 1) as growing:
         await asyncio.gather(growing.join(growing.add()), growing.join(growing.add()))
         await growing.write("one")
@@ -128,7 +128,7 @@ async def test_two_join_at_the_same_time(tmp_path: Path) -> None:
 
 
 async def test_catching_up_from_a_snapshot(tmp_path: Path) -> None:
-    """A member that was away, and one that is new, get a snapshot when the log no longer reaches back far enough. [store 113]"""
+    """A member that was away, and one that is new, get a snapshot when the log no longer reaches back far enough. [store 101]"""
     async with cluster(tmp_path, 3, api.RaftConfig(snapshot_interval=20, log_entries_for_slow_followers=5)) as three:
         leader = await three.leader()
         away = next(b for b in three.boxes if b is not leader)
@@ -145,7 +145,7 @@ async def test_catching_up_from_a_snapshot(tmp_path: Path) -> None:
 
 
 async def test_everybody_stops_and_starts_again(tmp_path: Path) -> None:
-    """All members know each other from disk and elect a leader; nothing is lost, also by one that was away before. [store 127]"""
+    """All members know each other from disk and elect a leader; nothing is lost, also by one that was away before. [store 77]"""
     async with cluster(tmp_path, 3, api.RaftConfig(snapshot_interval=30)) as three:
         for i in range(50):
             await three.write(f"n{i}")
@@ -160,7 +160,7 @@ async def test_everybody_stops_and_starts_again(tmp_path: Path) -> None:
 
 
 async def test_a_removed_member_is_told(tmp_path: Path) -> None:
-    """Removal needs the quorum to stay; who was removed hears of it, leads nothing, and its raft id is burnt. [store 97]"""
+    """Removal needs the quorum to stay; who was removed hears of it, leads nothing, and its raft id is burnt. [store 69]"""
     async with cluster(tmp_path, 3) as three:
         leader = await three.leader()
         gone, stays = (b for b in three.boxes if b is not leader)
@@ -187,7 +187,7 @@ async def test_a_removed_member_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_removal_that_would_cost_the_quorum(tmp_path: Path) -> None:
-    """With one of three down, the dead one may be removed and the live one may not. [store 95]"""
+    """With one of three down, the dead one may be removed and the live one may not. [store 82]"""
     async with cluster(tmp_path, 3) as three:
         leader = await three.leader()
         dead, live = (b for b in three.boxes if b is not leader)
@@ -201,7 +201,7 @@ async def test_a_removal_that_would_cost_the_quorum(tmp_path: Path) -> None:
 
 
 async def test_the_last_member_stays(tmp_path: Path) -> None:
-    """A sole member can never be removed. [store 94]"""
+    """A sole member can never be removed."""
     async with cluster(tmp_path, 1) as one:
         node = (await one.leader()).node
         assert not node.can_remove(node.raft_id)
@@ -214,7 +214,7 @@ async def test_the_last_member_stays(tmp_path: Path) -> None:
 
 
 async def test_handing_leadership_over(tmp_path: Path) -> None:
-    """Another member leads within half a second, and no write fails with an unknown outcome. [store 103]"""
+    """Another member leads within half a second, and no write fails with an unknown outcome. [store 91]"""
     async with cluster(tmp_path, 3) as three:
         stop = asyncio.Event()
 
@@ -245,7 +245,7 @@ async def test_handing_leadership_over(tmp_path: Path) -> None:
 
 
 async def test_a_wiped_member_gets_a_new_raft_id(tmp_path: Path) -> None:
-    """Who lost its log forgot its votes: the old id is removed before it joins again. [store 130]"""
+    """Who lost its log forgot its votes: the old id is removed before it joins again. [store 131]"""
     async with cluster(tmp_path, 3) as three:
         await three.write("one")
         leader = await three.leader()
@@ -263,7 +263,7 @@ async def test_a_wiped_member_gets_a_new_raft_id(tmp_path: Path) -> None:
 
 
 async def test_joining_again_with_the_log(tmp_path: Path) -> None:
-    """The same address changes nothing; another one is taken over, and the raft id stays. [store 91]"""
+    """The same address changes nothing; another one is taken over, and the raft id stays. [store 72]"""
     async with cluster(tmp_path, 3) as three:
         leader = await three.leader()
         box = next(b for b in three.boxes if b is not leader)
@@ -281,7 +281,7 @@ async def test_joining_again_with_the_log(tmp_path: Path) -> None:
 
 
 async def test_who_cannot_be_reached_does_not_join(tmp_path: Path) -> None:
-    """Nothing changes when nobody answers at the address, or the wrong kind of directory is there. [store 92]"""
+    """Nothing changes when nobody answers at the address, or the wrong kind of directory is there. [store 73]"""
     async with cluster(tmp_path, 1) as one:
         leader = await one.leader()
         with pytest.raises(FailedPrecondition, match="could not connect to prospective new cluster member"):
@@ -296,7 +296,7 @@ async def test_who_cannot_be_reached_does_not_join(tmp_path: Path) -> None:
 
 
 async def test_a_joiner_that_stops_half_way_comes_back_as_the_same(tmp_path: Path) -> None:
-    """Asked again, the leader takes up a manager that has a log but no vote yet, under the raft id it has. [store 93]"""
+    """Asked again, the leader takes up a manager that has a log but no vote yet, under the raft id it has."""
     async with cluster(tmp_path, 1) as two:
         leader = await two.leader()
         box = two.add()

@@ -1,6 +1,7 @@
 """A whole cluster in one process and one thread, everything in it drawn from one seed.
 
-`run(seed)` lets it live with users and trouble for a while, then lets it come to rest, and judges: after every commit (judge.py), in the end
+`run(seed)` lets it live with users and trouble for a while, then lets it come to rest, and judges: after every commit (judge.py), in the
+end
 (ending.py), and what its users were told (users.py). A run that finds something ends with `Violation`, whose text is the end of the trace.
 """
 
@@ -217,7 +218,7 @@ class Cluster:
             [a for _, a in self._addresses],
             self.scenario.services,
         )
-        while not all(worker.node_id for worker in self.workers):
+        while not all(worker.node_id for worker in self.workers):  # noqa: ASYNC110 - virtual time costs nothing
             await asyncio.sleep(0.5)
         await self._last_wishes(operator)
         await self._settle()
@@ -252,7 +253,7 @@ class Cluster:
                 continue
             while not await operator.set_availability(node, wanted[node.id]):
                 await asyncio.sleep(0.5)
-                node = (await self._insist(lambda node=node: operator.call("GetNode", api.GetNodeRequest(node_id=node.id)))).node  # type: ignore[misc]  # noqa: PLW2901
+                node = (await self._insist(lambda node=node: operator.call("GetNode", api.GetNodeRequest(node_id=node.id)))).node  # type: ignore[misc]
         for name in sorted(self.histories.calls):
             await self._insist(lambda name=name: self._last_wish(operator, name))  # type: ignore[misc]
 
@@ -351,7 +352,7 @@ async def _life(seed: int, scenario: Scenario, loop: SimLoop, chance: random.Ran
 
 @contextmanager
 def seeded_secrets(chance: random.Random) -> Iterator[None]:
-    """The standard library's secret numbers come from the seed, for the length of a `with` block. What is in them matters to nobody here."""
+    """The standard library's secret numbers come from the seed, for the length of a `with` block."""
     kept = secrets.token_bytes, secrets.randbits, secrets.randbelow
     secrets.token_bytes = lambda nbytes=None: chance.randbytes(nbytes or 32)
     secrets.randbits = chance.getrandbits

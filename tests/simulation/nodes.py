@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from pyswarm.agent.agent import Agent
 from pyswarm.agent.client import Connection as AgentConnection

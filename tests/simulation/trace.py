@@ -27,7 +27,7 @@ class Trace:
         """Note an event; `what` has a `%s` for each of `args`, which must not change afterwards."""
         self._events.append((self._now(), who, what, args))
         if self._echo:
-            print(_line(*self._events[-1]), flush=True)  # noqa: T201 - what a replay is for
+            print(_line(*self._events[-1]), flush=True)
         if len(self._events) > 2 * _KEEP:
             self._dropped += _KEEP
             del self._events[:_KEEP]

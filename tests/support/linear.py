@@ -32,7 +32,7 @@ class Call:
 def explain(calls: Sequence[Call], initial: State, step: Callable[[State, Any], Iterable[State]]) -> list[Call] | None:
     """An order that explains the history; None when there is none.
 
-    `step(state, what)` gives the states in which the object may be after a call that ended as `what` says: none when it cannot have ended so.
+    `step(state, what)` gives the states in which the object may be after a call that ended as `what` says: none if it cannot have.
     Uncertain calls appear in the order only if they had to happen.
     """
     ordered = sorted(calls, key=lambda call: call.begin)

@@ -320,7 +320,7 @@ class Manager:
         )
 
     def _on_locked(self) -> None:
-        """The key file was readable until now. The certificate's key is replaced; the log's data key stays, rotating it is not built yet."""
+        """The key file was readable until now: the certificate's key is replaced; rotating the log's data key is not built yet."""
         self._renew()
         log.warning("managers are locked now; the log's data key was readable before and is not rotated yet")
 
