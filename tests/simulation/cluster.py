@@ -1,7 +1,8 @@
 """A whole cluster in one process and one thread, everything in it drawn from one seed.
 
 `run(seed)` lets it live with users and trouble for a while, then lets it come to rest, and judges: after every commit (judge.py),
-in the end (ending.py), and what its users were told (users.py). A run that finds something ends with `Violation`, whose text is the end of the trace.
+in the end (ending.py), and what its users were told (users.py). A run that finds something ends with `Violation`, whose text is the
+end of the trace.
 """
 
 from __future__ import annotations
