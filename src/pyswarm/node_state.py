@@ -29,7 +29,7 @@ class StateDirectoryError(FailedPrecondition):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a restart needs without being told again. Ticks are in seconds."""
+    """What a restart needs without being told again. Ticks are in tenths of a second."""
 
     hostname: str = ""
     listen_control_api: str = "/var/run/swarmd.sock"
