@@ -177,5 +177,6 @@ def stray_processes(root: pathlib.Path) -> Iterator[int]:
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):
                 line = (entry / "cmdline").read_bytes().decode(errors="replace")
-                if str(root) in line or str((entry / "cwd").readlink()).startswith(str(root)):
+                # With the slash: cluster-1 is no part of cluster-10.
+                if f"{root}/" in line or str((entry / "cwd").readlink()).startswith(f"{root}/"):
                     yield int(entry.name)
