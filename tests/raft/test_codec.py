@@ -15,12 +15,16 @@ from pyswarm.raft.messages import (
     Ack,
     Append,
     CampaignNow,
+    Echo,
     GrantVote,
     HigherTerm,
     Message,
     Nudge,
     Piece,
     PieceReceived,
+    PreGrant,
+    PreVote,
+    Probe,
     RequestVote,
 )
 
@@ -49,6 +53,10 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Ack, numbers, numbers, st.booleans(), st.booleans()),
     st.builds(CampaignNow, numbers),
     st.builds(HigherTerm, numbers),
+    st.builds(PreVote, numbers, numbers, numbers),
+    st.builds(PreGrant, numbers),
+    st.builds(Probe, numbers, numbers),
+    st.builds(Echo, numbers, numbers),
 )
 
 

@@ -11,6 +11,7 @@ from pyswarm.raft.messages import (
     Ack,
     Append,
     CampaignNow,
+    Echo,
     GrantVote,
     HigherTerm,
     Message,
@@ -19,6 +20,7 @@ from pyswarm.raft.messages import (
     PieceReceived,
     PreGrant,
     PreVote,
+    Probe,
     RequestVote,
 )
 
@@ -230,3 +232,22 @@ def test_answers_to_the_question_count_for_the_next_term_only() -> None:
     assert receive(FOLLOWER, 3, PreGrant(2)) == DROP
     assert receive(FOLLOWER, 77, PreGrant(3)) == DROP
     assert receive(LEADER, 3, PreGrant(3)) == DROP
+
+
+def test_only_the_leaders_own_term_is_echoed() -> None:
+    """Whoever knows a newer term says so; whoever does not know the leader's yet says nothing: it could still vote against it."""
+    assert receive(FOLLOWER, 2, Probe(2, 7)) == Verdict(reply=Echo(2, 7))
+    assert receive(FOLLOWER, 2, Probe(1, 7)) == Verdict(reply=HigherTerm(2))
+    assert receive(FOLLOWER, 2, Probe(3, 7)) == DROP
+    assert receive(FOLLOWER, 9, Probe(2, 7)) == Verdict(removed=True)
+    assert "second leader" in receive(LEADER, 2, Probe(2, 7)).alarm
+
+
+def test_echoes_count_from_voters_of_this_term() -> None:
+    """An echo of another term, of a learner, of a stranger or of a removed member proves nothing."""
+    assert receive(LEADER, 3, Echo(2, 7)).deliver == Echo(2, 7)
+    assert receive(LEADER, 3, Echo(1, 7)) == DROP
+    assert receive(LEADER, 77, Echo(2, 7)) == DROP
+    assert receive(replace(LEADER, matched={77: 12}), 77, Echo(2, 7)) == DROP
+    assert receive(LEADER, 9, Echo(2, 7)).deliver is None
+    assert receive(FOLLOWER, 3, Echo(2, 7)) == DROP

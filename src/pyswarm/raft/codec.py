@@ -9,6 +9,7 @@ from pyswarm.raft.messages import (
     Ack,
     Append,
     CampaignNow,
+    Echo,
     GrantVote,
     HigherTerm,
     Message,
@@ -17,6 +18,7 @@ from pyswarm.raft.messages import (
     PieceReceived,
     PreGrant,
     PreVote,
+    Probe,
     RequestVote,
 )
 
@@ -59,6 +61,10 @@ def encode(message: Message) -> pb.Envelope:
             return pb.Envelope(pre_vote=pb.Request(term=message.term, last_index=message.last_index, last_term=message.last_term))
         case PreGrant():
             return pb.Envelope(pre_grant=pb.Grant(term=message.term))
+        case Probe():
+            return pb.Envelope(probe=pb.Round(term=message.term, number=message.number))
+        case Echo():
+            return pb.Envelope(echo=pb.Round(term=message.term, number=message.number))
 
 
 def decode(envelope: pb.Envelope) -> Message:
@@ -89,6 +95,10 @@ def decode(envelope: pb.Envelope) -> Message:
             return PreVote(asked.term, asked.last_index, asked.last_term)
         case "pre_grant":
             return PreGrant(envelope.pre_grant.term)
+        case "probe":
+            return Probe(envelope.probe.term, envelope.probe.number)
+        case "echo":
+            return Echo(envelope.echo.term, envelope.echo.number)
         case other:
             raise BadMessage(f"no raft message: {other or 'empty envelope'}")
 

@@ -25,13 +25,12 @@ class Type(enum.IntEnum):
     FACTS = 101
     """A MembershipChange that leaves the voters alone, or (RESET) has been prepared by other means."""
     BARRIER = 102
-    """Nothing: proves that its proposer leads."""
+    """Nothing. Not written any more; logs may hold some."""
 
 
 PICKLED_TYPES = frozenset({0, 3})
 
 NO_OP = bytes([Type.NO_OP])
-BARRIER = bytes([Type.BARRIER])
 _STORE = bytes([Type.STORE])
 
 

@@ -72,8 +72,9 @@ class Council:
     async def read_barrier(self) -> None:
         """See Log."""
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._alive().submit_barrier(done)
-        self._wake.set()
+        self._alive().submit_read(done)
+        if not done.done():
+            self._wake.set()
         await done
 
     # --- who is there

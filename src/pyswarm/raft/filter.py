@@ -17,6 +17,7 @@ from pyswarm.raft.messages import (
     Ack,
     Append,
     CampaignNow,
+    Echo,
     GrantVote,
     HigherTerm,
     Message,
@@ -25,6 +26,7 @@ from pyswarm.raft.messages import (
     PieceReceived,
     PreGrant,
     PreVote,
+    Probe,
     RequestVote,
 )
 
@@ -107,9 +109,9 @@ def receive(view: View, sender: int, message: Message) -> Verdict:
             return _ack(view, sender, message)
         case PieceReceived():
             return Verdict(message) if message.term == view.term and sender in view.matched else DROP
-        case Append() | Nudge() | Piece() if message.term < view.term:
+        case Append() | Nudge() | Piece() | Probe() if message.term < view.term:
             return Verdict(reply=HigherTerm(view.term))
-        case Append() | Nudge() | Piece() if view.leading and message.term == view.term:
+        case Append() | Nudge() | Piece() | Probe() if view.leading and message.term == view.term:
             return Verdict(alarm="a second leader in this member's own term")
         case Append():
             return _append(view, message)
@@ -117,6 +119,12 @@ def receive(view: View, sender: int, message: Message) -> Verdict:
             return Verdict(replace(message, commit=min(message.commit, view.committed)))
         case Piece():
             return Verdict(message)
+        case Probe():
+            # of a term that is not known here yet: it will be asked again
+            return Verdict(reply=Echo(message.term, message.number)) if message.term == view.term else DROP
+        case Echo():
+            wanted = view.leading and message.term == view.term and sender in view.voters
+            return Verdict(message) if wanted else DROP
         case CampaignNow():
             wanted = message.term == view.term and sender == view.leader_id and view.is_member
             return Verdict(message) if wanted else DROP

@@ -102,7 +102,10 @@ class Log(Protocol):
         ...
 
     async def read_barrier(self) -> None:
-        """Return when everything committed before the call is applied here and this node still leads. Raises LostLeadership."""
+        """Return when everything committed before the call is applied here, and nobody else had been elected by then: a read is current.
+
+        Costs a round trip to a majority, shared by all who wait, and no entry. Raises LostLeadership, never `uncertain`.
+        """
         ...
 
     def members(self) -> Sequence[Member]:

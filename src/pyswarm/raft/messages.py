@@ -112,7 +112,27 @@ class PreGrant:
     term: int
 
 
-Message = RequestVote | GrantVote | Append | Nudge | Piece | PieceReceived | Ack | CampaignNow | HigherTerm | PreVote | PreGrant
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A leader asks whether its term is still everybody's; `number` tells its rounds of asking apart."""
 
-EARLY = (Append, Nudge, Piece)
-"""What may leave before the sender's own disk is synced: a leader's entries become durable in parallel everywhere."""
+    term: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """It was, when the question of this number arrived. A member that knows a newer term answers with that instead."""
+
+    term: int
+    number: int
+
+
+OURS = PreVote | PreGrant | Probe | Echo
+"""Handled without PySyncObj, which knows nothing of them."""
+
+Message = RequestVote | GrantVote | Append | Nudge | Piece | PieceReceived | Ack | CampaignNow | HigherTerm | OURS
+
+EARLY = (Append, Nudge, Piece, Probe, Echo)
+"""What may leave before the sender's own disk is synced: a leader's entries become durable in parallel everywhere; a term that a member
+has is on its disk already."""

@@ -54,10 +54,6 @@ class Proposals:
         request.id = self._next_id | 1 << 63
         self._queue.append(Waiting(commands.store(request.SerializeToString()), done, request, proposal))
 
-    def add_command(self, command: bytes, done: asyncio.Future[int]) -> None:
-        """Queue an entry of another kind."""
-        self._queue.append(Waiting(command, done))
-
     def append_to(self, core: Core) -> None:
         """Move everything that is still wanted into the leader's log."""
         while self._queue:

@@ -25,10 +25,11 @@ from pyswarm.raft.election import Election
 from pyswarm.raft.errors import JournalFailed
 from pyswarm.raft.log import Dropped, LostLeadership, Member, NodeStopped, ProposalError, StateMachine
 from pyswarm.raft.membership import Membership, voters
-from pyswarm.raft.messages import Ack
+from pyswarm.raft.messages import Ack, Probe
 from pyswarm.raft.peers import Peers
 from pyswarm.raft.presence import Presence
 from pyswarm.raft.proposals import Proposals
+from pyswarm.raft.reads import Reader, Reads
 from pyswarm.raft.standing import Standing
 from pyswarm.raft.storage import Storage
 from pyswarm.raft.traffic import Judge, Traffic
@@ -89,10 +90,11 @@ class Replica(Standing):
         self._presence = Presence(self._identity, addr)
         self._election_tick = settings.election_tick
         self._proposals = Proposals(chance.getrandbits(63))
+        self._reads = Reads()
         self._announced = None
         self._heartbeat_ticks = 0
         self._chores = Chores(storage.files, self._journal, self._capture, config, chance)
-        self.traffic = Traffic(self._identity.raft_id, self._journal, self._membership, self._chores.sender, judge)
+        self.traffic = Traffic(self._identity.raft_id, self._journal, self._membership, self._chores.sender, self._reads, judge)
         self.traffic.leader_within = settings.election_tick
         self._core = self._build(clock)
         self.traffic.attach(self._core)
@@ -136,14 +138,13 @@ class Replica(Standing):
             raise Dropped
         self._proposals.add(request, proposal, done)
 
-    def submit_barrier(self, done: asyncio.Future[int]) -> None:
+    def submit_read(self, done: Reader) -> None:
         """Have `done` resolved once everything committed before is applied and leadership is proven. Raises LostLeadership."""
         if self._announced is None:
             raise LostLeadership
-        if self._core.voters or self._proposals:
-            self._proposals.add_command(commands.BARRIER, done)
-        else:
-            done.set_result(self.applied)
+        self._reads.add(done)
+        if not self._core.voters:
+            self._reads.advance(self._core.committed, self.applied, self._core.voters)
 
     def advertise(self, addr: str) -> None:
         """Be reached at `addr` from now on; the table follows while this member leads."""
@@ -173,6 +174,8 @@ class Replica(Standing):
             if not self.changes.handing_over:
                 self._proposals.append_to(self._core)
         heartbeat = self._heartbeat_ticks >= self._settings.heartbeat_tick
+        if self._announced is not None:
+            self._answer_reads(ask_again=heartbeat)
         if self._core.leading and (self._journal.dirty or heartbeat or self.traffic.push or self._chores.sender.fresh):
             self._heartbeat_ticks = 0
             self.traffic.push = self._chores.sender.fresh = False
@@ -245,6 +248,13 @@ class Replica(Standing):
 
     # --- rounds
 
+    def _answer_reads(self, *, ask_again: bool) -> None:
+        core = self._core
+        self._reads.advance(core.committed, self.applied, core.voters)
+        number, missing = self._reads.questions(core.voters, again=ask_again)
+        for voter in missing:
+            self.traffic.send(voter, Probe(core.term, number))
+
     def _align(self) -> None:
         """Voters are what table and log together say, whatever the library made of single entries; connections follow them."""
         if self.traffic.voters_changed:
@@ -276,6 +286,7 @@ class Replica(Standing):
         self._announced = None
         self._events.leadership(False)
         self._proposals.fail(queued)
+        self._reads.fail(queued)
         self.changes.resign(queued)
 
     # --- applying

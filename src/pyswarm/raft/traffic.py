@@ -20,6 +20,7 @@ from pyswarm.raft.messages import (
     Ack,
     Append,
     CampaignNow,
+    Echo,
     GrantVote,
     Message,
     Nudge,
@@ -27,8 +28,10 @@ from pyswarm.raft.messages import (
     PieceReceived,
     PreGrant,
     PreVote,
+    Probe,
     RequestVote,
 )
+from pyswarm.raft.reads import Reads
 from pyswarm.raft.transfers import Receiver, Sender
 
 log = structlog.get_logger(__name__)
@@ -42,11 +45,14 @@ class Traffic:
     `judge` is the message filter; tests put none in its place to show what it is for.
     """
 
-    def __init__(self, own_id: int, journal: Journal, membership: Membership, sender: Sender, judge: Judge = screen.receive) -> None:
+    def __init__(
+        self, own_id: int, journal: Journal, membership: Membership, sender: Sender, reads: Reads, judge: Judge = screen.receive
+    ) -> None:
         self._own_id = own_id
         self._journal = journal
         self._membership = membership
         self._sender = sender
+        self._reads = reads
         self._judge = judge
         self._receiver = Receiver()
         self._inbox: deque[tuple[int, Message]] = deque()
@@ -153,7 +159,10 @@ class Traffic:
                 self._sender.confirm(sender, message.transfer, message.count)
                 self.push = True
                 return
-            case PreVote():
+            case PreVote() | Probe():
+                return
+            case Echo():
+                self._reads.echo(sender, message.number)
                 return
             case PreGrant():
                 self._pre_grants = (message.term, self.pre_grants(message.term) | {sender})

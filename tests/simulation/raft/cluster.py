@@ -22,7 +22,7 @@ from pyswarm.raft import filter as screen
 from pyswarm.raft.filter import Verdict, View
 from pyswarm.raft.log import Dropped, Member
 from pyswarm.raft.membership import Change
-from pyswarm.raft.messages import Message, PreGrant, PreVote
+from pyswarm.raft.messages import OURS, Message
 from pyswarm.raft.replica import Events, Job, RaftSettings, Replica
 from pyswarm.raft.storage import found_storage, join_storage, open_storage
 from pyswarm.raft.traffic import Judge
@@ -69,6 +69,9 @@ class Manager:
     checked: int = 1
     ticked: float = 0.0
     born: int = 0
+    paused_until: float = 0.0
+    hears_from: float = 0.0
+    """When what was sent to a paused member reaches it: a little after it has woken up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ class Weather:
     join: float = 0.0
     remove: float = 0.0
     transfer: float = 0.0
+    read: float = 0.0
+    pause: float = 0.0
     snapshot_interval: int = 15
 
 
@@ -94,8 +99,8 @@ def facts(raft_id: int) -> api.RaftMember:
 
 
 def unfiltered(view: View, sender: int, message: Message) -> Verdict:
-    """PySyncObj as it comes; questions before an election are ours, and it knows nothing of them."""
-    return screen.receive(view, sender, message) if isinstance(message, PreVote | PreGrant) else Verdict(message)
+    """PySyncObj as it comes; some messages are ours, and it knows nothing of them."""
+    return screen.receive(view, sender, message) if isinstance(message, OURS) else Verdict(message)
 
 
 class Cluster:
@@ -114,6 +119,9 @@ class Cluster:
         self.history: dict[int, tuple[bytes, int]] = {}
         self.leaders: dict[int, int] = {}
         self.proposals: list[tuple[str, Outcome]] = []
+        self.readers = random.Random(f"reads of {seed}")
+        self.reads: list[tuple[int, int, Outcome]] = []
+        self.reads_answered = 0
         self.installed = 0
         self.changed: list[Outcome] = []
         self.transfers = 0
@@ -261,7 +269,10 @@ class Cluster:
     def deliver(self) -> None:
         """Hand over what is due."""
         while self.queue and self.queue[0][0] <= self.now:
-            _, _, a, b, epoch, message = heapq.heappop(self.queue)
+            _, sequence, a, b, epoch, message = heapq.heappop(self.queue)
+            if self.managers[b].hears_from > self.now:
+                heapq.heappush(self.queue, (self.managers[b].hears_from, sequence, a, b, epoch, message))
+                continue
             if not self.linked(a, b) or (epoch != self.epochs.get(frozenset((a, b)), 0) and not self.weather.reorder):
                 continue
             replica = self.managers[b].replica
@@ -276,12 +287,17 @@ class Cluster:
         self.deliver()
         for manager in self.managers.values():
             replica = manager.replica
+            if manager.paused_until > self.now:
+                continue
             if replica is not None and self.now - manager.ticked >= 1.0:
                 manager.ticked = self.now
                 replica.count_tick()
             if replica is not None and replica.leads and self.chance.random() < self.weather.propose:
                 self.propose(replica)
+            if replica is not None and replica.leads and self.readers.random() < self.weather.read:
+                self.read(manager, replica)
             self.round(manager)
+        self.judge_reads()
 
     def propose(self, replica: Replica) -> Outcome:
         """One more write."""
@@ -291,6 +307,14 @@ class Cluster:
         except Dropped as error:
             outcome.set_exception(error)
         self.proposals.append((name, outcome))
+        return outcome
+
+    def read(self, manager: Manager, replica: Replica) -> Outcome:
+        """One more read, which must not miss what is acknowledged by now."""
+        outcome = Outcome()
+        newest = max((o.index for _, o in self.proposals if o.index is not None), default=0)
+        self.reads.append((manager.raft_id, newest, outcome))
+        replica.submit_read(outcome)  # type: ignore[arg-type]
         return outcome
 
     def leader(self) -> Replica | None:
@@ -346,6 +370,10 @@ class Cluster:
             self.heal()
         if self.chance.random() < weather.reset and len(ids) > 1:
             self.reset(*self.chance.sample(ids, 2))
+        if weather.pause and self.readers.random() < weather.pause:
+            sleeper = self.managers[self.readers.choice(ids)]
+            sleeper.paused_until = self.now + self.readers.uniform(1, 60)
+            sleeper.hears_from = sleeper.paused_until + self.readers.uniform(0, 2)
         if self.chance.random() < weather.crash:
             unlucky = self.managers[self.chance.choice(ids)]
             if self.chance.random() < 0.5:
@@ -371,6 +399,17 @@ class Cluster:
                 raise Violation(f"entry {index} was applied differently on member {manager.raft_id}")
         manager.checked = core.applied
 
+    def judge_reads(self) -> None:
+        """What was read is not older than what anybody knew when the read began."""
+        for raft_id, newest, outcome in self.reads:
+            if outcome.index is not None:
+                self.reads_answered += 1
+                if outcome.index < newest:
+                    raise Violation(f"member {raft_id} answered a read from before entry {newest}, which was acknowledged already")
+            elif getattr(outcome.error, "uncertain", False):
+                raise Violation("the outcome of a read is never uncertain")
+        self.reads = [r for r in self.reads if not r[2].done()]
+
     def run(self, steps: int) -> None:
         """Trouble for so many steps, then peace, then the final judgement."""
         for _ in range(steps):
@@ -386,6 +425,7 @@ class Cluster:
         self.weather = dataclasses.replace(self.weather, propose=0.0)
         for manager in self.managers.values():
             manager.disks.memory_log.die_at = manager.disks.memory_snapshots.die_at = 0
+            manager.paused_until = manager.hears_from = 0.0
         last: Outcome | None = None
         for _ in range(3000):
             self.step()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pyswarm.raft.reads import Round
 from tests.simulation.raft.cluster import Cluster, Violation, Weather, unfiltered
 
 
@@ -20,6 +21,16 @@ def _quiet_library() -> Iterator[None]:
 
 ORDERED, WILD = Weather(), Weather(reorder=True)
 POLITICS = Weather(join=0.01, remove=0.01, transfer=0.01)
+READING = Weather(read=0.5, pause=0.003)
+READING_WILD = Weather(reorder=True, read=0.5, pause=0.003, join=0.01, remove=0.01, transfer=0.01)
+
+
+def joined(seed: int, size: int, weather: Weather) -> Cluster:
+    """One member, and the others about to join it."""
+    cluster = Cluster(seed, 1, weather)
+    for _ in range(size - 1):
+        cluster.join()
+    return cluster
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -35,12 +46,27 @@ def test_nothing_acknowledged_is_lost_and_nobody_diverges(seed: int, size: int, 
 @pytest.mark.parametrize("size", [1, 3])
 def test_members_come_and_go(seed: int, size: int) -> None:
     """The same while managers join, are removed, and hand leadership over, in the middle of everything else. [store 138]"""
-    cluster = Cluster(seed, 1, POLITICS)
-    for _ in range(size - 1):
-        cluster.join()
+    cluster = joined(seed, size, POLITICS)
     cluster.run(800)
     assert len(cluster.managers) > size
     assert cluster.transfers
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("size", "weather"), [(3, READING), (5, READING_WILD)])
+def test_no_read_misses_what_was_acknowledged_before_it(seed: int, size: int, weather: Weather) -> None:
+    """Whoever believes to lead, through pauses, partitions and changes of members, answers with the newest state or not at all."""
+    cluster = joined(seed, size, weather)
+    cluster.run(1000)
+    assert cluster.reads_answered > 5
+
+
+def test_a_leader_that_answers_without_asking_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same lives, with reads that believe in their leader, show stale ones: the judgement works."""
+    monkeypatch.setattr(Round, "proven", lambda *_: True)
+    with pytest.raises(Violation, match="answered a read from before"):
+        for seed in range(40):
+            joined(seed, 5, READING_WILD).run(1000)
 
 
 def test_a_sole_leader_syncs_what_it_counts() -> None:

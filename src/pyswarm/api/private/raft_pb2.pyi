@@ -251,6 +251,8 @@ class Envelope(_message.Message):
     HIGHER_TERM_FIELD_NUMBER: _builtins.int
     PRE_VOTE_FIELD_NUMBER: _builtins.int
     PRE_GRANT_FIELD_NUMBER: _builtins.int
+    PROBE_FIELD_NUMBER: _builtins.int
+    ECHO_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First on every stream."""
@@ -279,6 +281,14 @@ class Envelope(_message.Message):
 
     @_builtins.property
     def pre_grant(self) -> Global___Grant: ...
+    @_builtins.property
+    def probe(self) -> Global___Round:
+        """Is this term still yours? A leader asks before it answers reads."""
+
+    @_builtins.property
+    def echo(self) -> Global___Round:
+        """It is."""
+
     def __init__(
         self,
         *,
@@ -294,12 +304,14 @@ class Envelope(_message.Message):
         higher_term: Global___Hint | None = ...,
         pre_vote: Global___Request | None = ...,
         pre_grant: Global___Grant | None = ...,
+        probe: Global___Round | None = ...,
+        echo: Global___Round | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "append", b"append", "campaign_now", b"campaign_now", "content", b"content", "grant_vote", b"grant_vote", "hello", b"hello", "higher_term", b"higher_term", "nudge", b"nudge", "piece", b"piece", "piece_received", b"piece_received", "pre_grant", b"pre_grant", "pre_vote", b"pre_vote", "request_vote", b"request_vote"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "append", b"append", "campaign_now", b"campaign_now", "content", b"content", "echo", b"echo", "grant_vote", b"grant_vote", "hello", b"hello", "higher_term", b"higher_term", "nudge", b"nudge", "piece", b"piece", "piece_received", b"piece_received", "pre_grant", b"pre_grant", "pre_vote", b"pre_vote", "probe", b"probe", "request_vote", b"request_vote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "append", b"append", "campaign_now", b"campaign_now", "content", b"content", "grant_vote", b"grant_vote", "hello", b"hello", "higher_term", b"higher_term", "nudge", b"nudge", "piece", b"piece", "piece_received", b"piece_received", "pre_grant", b"pre_grant", "pre_vote", b"pre_vote", "request_vote", b"request_vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "append", b"append", "campaign_now", b"campaign_now", "content", b"content", "echo", b"echo", "grant_vote", b"grant_vote", "hello", b"hello", "higher_term", b"higher_term", "nudge", b"nudge", "piece", b"piece", "piece_received", b"piece_received", "pre_grant", b"pre_grant", "pre_vote", b"pre_vote", "probe", b"probe", "request_vote", b"request_vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["hello", "request_vote", "grant_vote", "append", "nudge", "piece", "piece_received", "ack", "campaign_now", "higher_term", "pre_vote", "pre_grant"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["hello", "request_vote", "grant_vote", "append", "nudge", "piece", "piece_received", "ack", "campaign_now", "higher_term", "pre_vote", "pre_grant", "probe", "echo"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
@@ -564,6 +576,28 @@ class Ack(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Ack: _TypeAlias = Ack  # noqa: Y015
+
+@_typing.final
+class Round(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    number: _builtins.int
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Round: _TypeAlias = Round  # noqa: Y015
 
 @_typing.final
 class Hint(_message.Message):
