@@ -9,6 +9,7 @@ A stop leaves tasks running: the next life of the daemon adopts them. (The refer
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,6 +200,11 @@ class Node:
 
     async def run(self) -> None:
         """Take part in the cluster until `stop()`. Raises SwarmError with one line for the operator when that is impossible."""
+        if self._config.force_new_cluster and self._directory.log_is_empty():
+            raise StartError(
+                f"--force-new-cluster goes on with what a manager has kept, and {self._config.state_dir} holds no manager's log; "
+                "use the state directory of a manager, or leave the flag out"
+            )
         with self._directory.locked():
             try:
                 await first_of(self._live(), self._stopping.wait())
@@ -213,6 +219,11 @@ class Node:
     async def _live(self) -> None:
         self._identity = await self._identify()
         security = self._identity.security
+        if self._config.force_new_cluster and not security.current.is_manager:
+            raise StartError(
+                f"--force-new-cluster: node {security.current.node_id} in {self._config.state_dir} is a worker; "
+                "use the state directory of a manager, or leave the flag out"
+            )
         self.node_id = security.current.node_id
         self._desired_role = security.current.role
         self._founding_root = self._identity.root if self._identity.root.signer else None
@@ -330,6 +341,8 @@ class Node:
         # The cluster object exists, so the root key is safe in the log and needed here no longer.
         await self._identity.committed()
         self._founding_root = None
+        # Once only: should this manager be demoted and promoted again, it joins what the cluster is by then.
+        self._config = dataclasses.replace(self._config, force_new_cluster=False)
         self._broker.set_local(Path(self._config.settings.listen_control_api))
         self._manager_up.set()
         await asyncio.Event().wait()

@@ -62,6 +62,7 @@ class Box:
         self.port = 0
         self.machine = Recorder()
         self.removed = 0
+        self.force_new_cluster = False
         self.node: RaftNode
         self._server: grpc.aio.Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -84,6 +85,7 @@ class Box:
             settings=self.settings,
             config=lambda: self.config,
             connect=lambda addr: _Signed(addr, self.name),  # type: ignore[arg-type,return-value]
+            force_new_cluster=self.force_new_cluster,
         )
         self.node.on_removed(self._count_removed)
         self._server = grpc.aio.server()

@@ -67,7 +67,7 @@ def _option(name: str, *, short: str = "", kept: str = "", **more: Any) -> Calla
 @_option("executor", type=click.Choice(["docker", "process"]), kept="docker", help="what runs tasks: a Docker Engine, or plain processes")
 @_option("engine-addr", metavar="URL", kept="unix:///var/run/docker.sock", help="Docker Engine to use: unix:// or tcp://")
 @_option("generic-node-resources", metavar="K=V,...", kept="none", help="other resources of the node, e.g. fpga=2,gpu=UUID1,gpu=UUID2")
-@_option("force-new-cluster", is_flag=True, help="make this manager the only one of its cluster, keeping all else")
+@_option("force-new-cluster", is_flag=True, help="when most managers are lost for good: be the only one, keeping all else")
 @_option("heartbeat-tick", type=click.IntRange(min=1), kept="1", help="tenths of a second between signs of life of the leading manager")
 @_option("election-tick", type=click.IntRange(min=1), kept="10", help="tenths of a second without one until managers elect another leader")
 @_option("autolock", is_flag=True, help="when founding a cluster: its managers need an unlock key to start again")
@@ -142,6 +142,8 @@ def _config(flags: Mapping[str, Any]) -> NodeConfig:
         _checked("generic_node_resources", generic_resources, flags["generic_node_resources"], ValueError)
     if flags["join_token"] and not flags["join_addr"]:
         raise _wrong("join_token", "the address of a manager is needed too: --join-addr")
+    if flags["force_new_cluster"] and flags["join_addr"]:
+        raise _wrong("force_new_cluster", "a manager that is to be the only one joins nobody: leave out --join-addr")
     key = _checked("unlock_key", unlock.parse, flags["unlock_key"], InvalidArgument) if flags["unlock_key"] else b""
     return NodeConfig(
         state_dir=state_dir,

@@ -132,6 +132,7 @@ class Manager:
             settings=RaftSettings(heartbeat_tick=config.heartbeat_tick, election_tick=config.election_tick),
             config=self._raft_config,
             connect=lambda addr: channel.connect(addr, security.current),
+            force_new_cluster=config.force_new_cluster,
         )
         self.store.attach(self.raft)
         self._removed = asyncio.Event()

@@ -11,7 +11,7 @@ import structlog
 
 from pyswarm.api import v1 as api
 from pyswarm.raft.journal import Journal
-from pyswarm.raft.snapshots import SnapshotFiles, SnapshotStore
+from pyswarm.raft.snapshots import Capture, SnapshotFiles, SnapshotStore
 from pyswarm.raft.transfers import Loaded, Sender
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ class Chores:
         self,
         files: SnapshotFiles,
         journal: Journal,
-        capture: Callable[[], Callable[[], api.Snapshot]],
+        capture: Capture,
         config: Callable[[], api.RaftConfig],
         chance: random.Random,
     ) -> None:

@@ -17,11 +17,15 @@ Change = raft_pb2.MembershipChange
 
 
 class Membership:
-    """Members by raft id, and the removed ids."""
+    """Members by raft id, and the removed ids.
 
-    def __init__(self, snapshot: api.ClusterSnapshot | None = None) -> None:
+    `era` tells a cluster that began anew from one manager from what it was before: that one may not have known every raft id of then.
+    """
+
+    def __init__(self, snapshot: api.ClusterSnapshot | None = None, era: int = 0) -> None:
         self.members: dict[int, api.RaftMember] = {}
         self.removed: set[int] = set()
+        self.era = era
         if snapshot is not None:
             self.members = {m.raft_id: _facts(m) for m in snapshot.members}
             self.removed = set(snapshot.removed)
@@ -32,7 +36,7 @@ class Membership:
 
     def replace(self, other: Membership) -> None:
         """Become equal to another table."""
-        self.members, self.removed = dict(other.members), set(other.removed)
+        self.members, self.removed, self.era = dict(other.members), set(other.removed), other.era
 
     def check(self, change: Change) -> None:
         """Raise InvalidArgument when a change must not be proposed (texts: spec section 14.3)."""
@@ -57,6 +61,7 @@ class Membership:
         elif change.kind == Change.RESET:
             self.removed |= self.members.keys() - {raft_id}
             self.members = {raft_id: _facts(change.member)}
+            self.era = change.era
         elif change.kind in {Change.ADD, Change.UPDATE} and raft_id not in self.removed:
             known = self.members.get(raft_id)
             if known is None or known.node_id == change.member.node_id:

@@ -76,6 +76,7 @@ class RaftTransportService:
         if not hello.from_raft_id or (own and hello.from_raft_id == own):
             raise InvalidArgument("raft: the sender's raft id is missing or not its own")
         self._check(hello.from_raft_id, node_id)
+        self._resident.check_era(hello.from_raft_id, hello.era)
         return own
 
     def _check(self, sender: int, node_id: str) -> None:

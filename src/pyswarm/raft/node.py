@@ -20,6 +20,7 @@ from pyswarm.raft.errors import StorageError
 from pyswarm.raft.links import Connect
 from pyswarm.raft.log import Joined, NodeStopped, StateMachine
 from pyswarm.raft.network import Network, RaftTransportService
+from pyswarm.raft.recovery import begin_anew
 from pyswarm.raft.replica import Events, Job, RaftSettings, Replica
 from pyswarm.raft.storage import Directories, Directory, Storage, found_storage, join_storage, open_storage
 from pyswarm.raft.vault import Vault
@@ -35,7 +36,8 @@ class RaftNode(Council):
 
     `directory` holds everything (`<state>/raft`); an empty one founds a cluster of one, or joins one with `join` (or `adopt`).
     `data_key` encrypts it, `old_keys` are also tried when reading. `config` is asked each time for the cluster's RaftConfig. `addr` is what
-    others reach this manager at, and may be empty. `connect` makes channels to other managers; without it there are none. `transport` is
+    others reach this manager at, and may be empty. With `force_new_cluster` it goes on as the only member of its cluster, with all it has;
+    then an empty directory is an error. `connect` makes channels to other managers; without it there are none. `transport` is
     what others talk to and must be served before `run`. `open_directory` lets tests put something else in place of real files.
     Made and used on the event loop's thread; inert until `run`.
     """
@@ -55,6 +57,7 @@ class RaftNode(Council):
         old_keys: Sequence[bytes] = (),
         connect: Connect | None = None,
         join: Joined | None = None,
+        force_new_cluster: bool = False,
         open_directory: Callable[[Path], Directories] = Directory,
     ) -> None:
         super().__init__(cluster_id, clock, connect)
@@ -66,6 +69,7 @@ class RaftNode(Council):
         self._config = config
         self._resident.addr = addr
         self._join = join
+        self._force_new_cluster = force_new_cluster
         self.transport = RaftTransportService(cluster_id, self._resident)
         """The service `pyswarm.v1.RaftTransport` of this member."""
         self._failure: BaseException | None = None
@@ -151,6 +155,10 @@ class RaftNode(Council):
         """Open what is there, or found a cluster, or begin as one that joins. Blocking."""
         spare = self._config().log_entries_for_slow_followers
         storage = open_storage(directory.log, directory.snapshots, self._vault, spare)
+        if self._force_new_cluster:
+            if storage is None:
+                raise StorageError(f"there is no log in {self._path} to make a new cluster from: use the state directory of a manager")
+            begin_anew(storage, self._resident.addr, secrets.randbits(63) | 1)
         join, addr = self._join, self._resident.addr
         if storage is None and join is not None:
             if any(m.raft_id == join.raft_id for m in join.members):

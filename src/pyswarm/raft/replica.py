@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from pyswarm.api import v1 as api
+from pyswarm.api.private import raft_pb2
 from pyswarm.raft import commands
 from pyswarm.raft import filter as screen
 from pyswarm.raft.changes import Changes
@@ -96,7 +97,7 @@ class Replica(Standing):
         self._chores = Chores(storage.files, self._journal, self._capture, config, chance)
         self.traffic = Traffic(self._identity.raft_id, self._journal, self._membership, self._chores.sender, self._reads, judge)
         self.traffic.leader_within = settings.election_tick
-        self._core = self._build(clock)
+        self._core = self._build(storage, clock)
         self.traffic.attach(self._core)
         self.peers = Peers(self._core, self.traffic, settings.election_tick)
         """Whom messages reach; told by whoever runs the connections."""
@@ -114,11 +115,10 @@ class Replica(Standing):
         self.applied = self._core.applied
         """Index of the last entry the state machine has seen."""
 
-    def _build(self, clock: Callable[[], float]) -> Core:
+    def _build(self, storage: Storage, clock: Callable[[], float]) -> Core:
         """The core, with the voters that snapshot and log together name."""
-        later = [c for c, i, _ in self._journal[:] if i > 1]
         own = self._identity.raft_id
-        others = voters(self._membership, later).members.keys() - {own}
+        others = storage.present().members.keys() - {own}
         snapshots, sender = self._chores.snapshots, self._chores.sender
         return Core(own, others, self._journal, snapshots, sender, self.traffic, self._settings.timing, clock, self._apply)
 
@@ -232,7 +232,7 @@ class Replica(Standing):
             return
         prev, last = snapshot.start.prev, snapshot.start.last
         if not self.traffic.contains(last.index, last.term):
-            table = Membership(snapshot.snapshot.membership)
+            table = Membership(snapshot.snapshot.membership, snapshot.era)
             self._membership.replace(table)
             own = self._identity.raft_id
             self._core.install(
@@ -323,7 +323,7 @@ class Replica(Standing):
         if self._identity.raft_id in self._membership.removed:
             self._events.removed()
 
-    def _capture(self) -> Callable[[], api.Snapshot]:
+    def _capture(self) -> Callable[[], raft_pb2.LogSnapshot]:
         build = self._machine.capture()
-        membership = self._membership.snapshot()
-        return lambda: api.Snapshot(version=api.Snapshot.V0, membership=membership, store=build())
+        membership, era = self._membership.snapshot(), self._membership.era
+        return lambda: raft_pb2.LogSnapshot(snapshot=api.Snapshot(version=api.Snapshot.V0, membership=membership, store=build()), era=era)

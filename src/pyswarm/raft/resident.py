@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from pyswarm.api.private import raft_pb2
+from pyswarm.errors import FailedPrecondition
 from pyswarm.raft.membership import Membership
 from pyswarm.raft.messages import Message
 from pyswarm.raft.replica import Replica
@@ -45,6 +46,20 @@ class Resident:
         """The members, and who is gone; empty without a log."""
         return self.replica.membership if self.replica is not None else Membership()
 
+    def check_era(self, raft_id: int, era: int) -> None:
+        """Raise FailedPrecondition for one from before this cluster began anew, whom the manager that did so may never have heard of.
+
+        It may believe that it leads, for it knows this member; nothing that it says must be heard.
+        """
+        replica = self.replica
+        if replica is None or era == replica.membership.era or raft_id in replica.membership.members or raft_id in replica.contacts:
+            return
+        if replica.membership.era:
+            raise FailedPrecondition(
+                f"raft: member {raft_id:x} does not know that this cluster began anew from one manager (--force-new-cluster): "
+                "unless it is just joining, delete its raft directory and let it join again"
+            )
+
     def appeared(self, raft_id: int) -> None:
         """A member began to talk."""
         self._newcomers.append(raft_id)
@@ -81,6 +96,7 @@ class Resident:
         if self.replica is not None:
             hello.from_raft_id = self.replica.raft_id
             hello.last_index, hello.last_term = self.replica.end_of_log
+            hello.era = self.replica.membership.era
         return hello
 
     def link_up(self, raft_id: int) -> None:

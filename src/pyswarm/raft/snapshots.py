@@ -28,6 +28,9 @@ log = structlog.get_logger(__name__)
 
 _NAME = re.compile(r"[0-9a-f]{16}-([0-9a-f]{16})\.snap")
 
+Capture = Callable[[], Callable[[], raft_pb2.LogSnapshot]]
+"""Takes a view of the present state; the function it returns makes the message, without `start`, in any thread."""
+
 
 class SnapshotFiles:
     """The directory of snapshots. Blocking."""
@@ -96,7 +99,7 @@ class State(enum.IntEnum):
 class SnapshotStore:
     """What PySyncObj calls its serializer: starts a snapshot, says when it is done. Loop thread only, except the job it hands out."""
 
-    def __init__(self, files: SnapshotFiles, capture: Callable[[], Callable[[], api.Snapshot]], keep_old: Callable[[], int]) -> None:
+    def __init__(self, files: SnapshotFiles, capture: Capture, keep_old: Callable[[], int]) -> None:
         self._files = files
         self._capture = capture
         self._keep_old = keep_old
@@ -122,7 +125,9 @@ class SnapshotStore:
                 prev=raft_pb2.LogEntry(command=prev[0], index=prev[1], term=prev[2]),
                 last=raft_pb2.LogEntry(command=last[0], index=last[1], term=last[2]),
             )
-            self._files.write(raft_pb2.LogSnapshot(start=start, snapshot=build()), keep_old)
+            snapshot = build()
+            snapshot.start.CopyFrom(start)
+            self._files.write(snapshot, keep_old)
             self._oldest = self._files.oldest()
 
         self._state, self._id, self._job, self._writing = State.WORKING, id, job, last[1]

@@ -10,11 +10,11 @@ from typing import Protocol
 
 from pyswarm.api import v1 as api
 from pyswarm.api.private import raft_pb2
-from pyswarm.raft import commands
+from pyswarm.raft import commands, recovery
 from pyswarm.raft.disk import DirectoryDisk, Disk
 from pyswarm.raft.errors import CorruptJournal, DirectoryInUse, StorageError
 from pyswarm.raft.journal import Journal
-from pyswarm.raft.membership import Membership
+from pyswarm.raft.membership import Membership, voters
 from pyswarm.raft.snapshots import SnapshotFiles
 from pyswarm.raft.vault import Vault
 
@@ -30,6 +30,15 @@ class Storage:
     files: SnapshotFiles
     snapshot: raft_pb2.LogSnapshot | None
     membership: Membership
+
+    def later(self) -> list[bytes]:
+        """The commands of the log that the table does not know of yet."""
+        known = self.snapshot.start.last.index if self.snapshot is not None else 1
+        return [command for command, index, _ in self.journal[:] if index > known]
+
+    def present(self) -> Membership:
+        """The table as it will be when all of the log is applied: its members are the voters."""
+        return voters(self.membership, self.later())
 
 
 def open_storage(log_disk: Disk, snapshot_disk: Disk, vault: Vault, spare_entries: int) -> Storage | None:
@@ -48,10 +57,11 @@ def open_storage(log_disk: Disk, snapshot_disk: Disk, vault: Vault, spare_entrie
         return None
     snapshot = files.load()
     journal.spare_entries = spare_entries
+    recovery.settle(journal)
     if snapshot is not None:
         journal.view_from(snapshot.start)
         journal.sync()
-        return Storage(journal, files, snapshot, Membership(snapshot.snapshot.membership))
+        return Storage(journal, files, snapshot, Membership(snapshot.snapshot.membership, snapshot.era))
     if journal[0][1] != 1:
         raise CorruptJournal(log_disk.path, 0, f"it begins with entry {journal[0][1]} and there is no usable snapshot of what came before")
     membership = Membership()

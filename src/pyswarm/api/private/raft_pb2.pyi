@@ -165,6 +165,9 @@ class LogSnapshot(_message.Message):
 
     START_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    ERA_FIELD_NUMBER: _builtins.int
+    era: _builtins.int
+    """Drawn by the last RESET before, 0 when there was none."""
     @_builtins.property
     def start(self) -> Global___LogStart: ...
     @_builtins.property
@@ -174,10 +177,11 @@ class LogSnapshot(_message.Message):
         *,
         start: Global___LogStart | None = ...,
         snapshot: _snapshot_pb2.Snapshot | None = ...,
+        era: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["era", b"era", "snapshot", b"snapshot", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,7 +222,10 @@ class MembershipChange(_message.Message):
 
     KIND_FIELD_NUMBER: _builtins.int
     MEMBER_FIELD_NUMBER: _builtins.int
+    ERA_FIELD_NUMBER: _builtins.int
     kind: Global___MembershipChange.Kind.ValueType
+    era: _builtins.int
+    """Of a RESET: a random number. Managers that never heard of it belong to what was before."""
     @_builtins.property
     def member(self) -> _raft_pb2.RaftMember: ...
     def __init__(
@@ -226,10 +233,11 @@ class MembershipChange(_message.Message):
         *,
         kind: Global___MembershipChange.Kind.ValueType = ...,
         member: _raft_pb2.RaftMember | None = ...,
+        era: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["member", b"member"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "member", b"member"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["era", b"era", "kind", b"kind", "member", b"member"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -330,6 +338,7 @@ class Hello(_message.Message):
     LAST_TERM_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     ADDR_FIELD_NUMBER: _builtins.int
+    ERA_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     from_raft_id: _builtins.int
     to_raft_id: _builtins.int
@@ -340,6 +349,8 @@ class Hello(_message.Message):
     """Grows with every stream of the sender."""
     addr: _builtins.str
     """Where the sender is reached: the receiver may not know it yet."""
+    era: _builtins.int
+    """What the last RESET in the sender's table drew."""
     def __init__(
         self,
         *,
@@ -350,10 +361,11 @@ class Hello(_message.Message):
         last_term: _builtins.int = ...,
         epoch: _builtins.int = ...,
         addr: _builtins.str = ...,
+        era: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addr", b"addr", "cluster_id", b"cluster_id", "epoch", b"epoch", "from_raft_id", b"from_raft_id", "last_index", b"last_index", "last_term", b"last_term", "to_raft_id", b"to_raft_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addr", b"addr", "cluster_id", b"cluster_id", "epoch", b"epoch", "era", b"era", "from_raft_id", b"from_raft_id", "last_index", b"last_index", "last_term", b"last_term", "to_raft_id", b"to_raft_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
