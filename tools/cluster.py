@@ -49,6 +49,7 @@ class Cluster:
         self.executor = executor
         self.socket = self.socket_of("node-1")
         self.remote = f"127.0.0.1:{free_port()}"
+        self.remotes = {"node-1": self.remote}
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.node_ids: set[str] = set()
         self._tell = tell
@@ -70,7 +71,8 @@ class Cluster:
 
     def join(self, name: str, token: str, *, control: bool = False) -> None:
         """Start a node that joins. `control` names its control socket, for one that is a manager or may become one."""
-        flags = ("--hostname", name, "--join-addr", self.remote, "--join-token", token, "--listen-remote-api", f"127.0.0.1:{free_port()}")
+        remote = self.remotes[name] = f"127.0.0.1:{free_port()}"
+        flags = ("--hostname", name, "--join-addr", self.remote, "--join-token", token, "--listen-remote-api", remote)
         socket_flags = ("--listen-control-api", str(self.socket_of(name))) if control else ()
         self.start(name, *flags, *socket_flags, *self.executor)
 
