@@ -1,6 +1,6 @@
 """How long writers wait when the leader of three managers dies, and when it is told to stop; one JSON object a line.
 
-    python -m bench.failover                     # 20 times kill -9, 10 times SIGTERM
+    python -m bench.failover                     # 20 times kill -9, 20 times SIGTERM
     python -m bench.failover --kills 5 --stops 0
 
 The managers are processes of their own with their flags' defaults. A client writes through the socket of a manager that lives on, one call
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MANAGERS = ("node-1", "node-2", "node-3")
 CALL_SECONDS = 20.0
-KILLS, STOPS = 20, 10
+KILLS, STOPS = 20, 20
 SETTLE_SECONDS = 1.0
 
 

@@ -42,12 +42,16 @@ class SystemClock:
         await asyncio.sleep(max(0.0, seconds))
 
 
-async def wait_for(event: asyncio.Event, clock: Clock, seconds: float | None) -> bool:
-    """Wait until the event is set, at most `seconds` (None: without limit). Whether it is set."""
-    if event.is_set() or seconds is None:
+async def wait_for(event: asyncio.Event, clock: Clock, seconds: float | None, *, until: asyncio.Event | None = None) -> bool:
+    """Wait until the event is set, at most `seconds` (None: without limit), or until `until` is. Whether the event is set."""
+    if event.is_set() or (seconds is None and until is None):
         await event.wait()
         return True
-    waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(clock.sleep(seconds))]
+    waits = [asyncio.ensure_future(event.wait())]
+    if seconds is not None:
+        waits.append(asyncio.ensure_future(clock.sleep(seconds)))
+    if until is not None:
+        waits.append(asyncio.ensure_future(until.wait()))
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -226,6 +226,9 @@ async def test_handing_leadership_over(tmp_path: Path) -> None:
 
         old = await three.leader()
         await until(lambda: all(m.reachable for m in old.node.members()))
+        told: dict[str, list[int]] = {box.name: [] for box in three.boxes}
+        for box in three.boxes:
+            box.node.on_members(lambda members, to=told[box.name]: to.extend(m.raft_id for m in members if m.leader))  # type: ignore[misc]
         async with asyncio.TaskGroup() as group:
             group.create_task(writer())
             await asyncio.sleep(0.1)
@@ -237,6 +240,7 @@ async def test_handing_leadership_over(tmp_path: Path) -> None:
             stop.set()
         assert new is not old
         assert taken < 0.5
+        await until(lambda: all(ids and ids[-1] == new.node.raft_id for ids in told.values()))
         await three.equal()
         with pytest.raises(LostLeadership):
             await new.node.remove(new.node.raft_id)

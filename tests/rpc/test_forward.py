@@ -99,15 +99,17 @@ async def test_unreachable_leader(clock: VirtualClock) -> None:
 
 
 async def test_stopping_server_keeps_nobody_waiting(clock: VirtualClock) -> None:
-    """Calls that wait for a leader end when their server stops; what runs here still may."""
+    """Calls that wait for a leader end at once when their server stops, certainly not made; what runs here still may."""
     leader = Leader(leading=False)
     door = LeaderDoor(leader, clock)
-    call = asyncio.create_task(door.find())
+    calls = [asyncio.create_task(door.find()), asyncio.create_task(door.find(["10.0.0.1:1"], refused_by=""))]
     await settle()
     door.close()
-    await clock.advance(1)
-    with pytest.raises(Unavailable, match="this manager is stopping; the call was not made"):
-        await call
+    for call in calls:
+        with pytest.raises(Unavailable, match="this manager is stopping; the call was not made") as failure:
+            await call
+        method = control_pb2.DESCRIPTOR.services_by_name["Control"].methods_by_name["RemoveNode"]
+        assert relay.certainly_not_executed(method, failure.value)
     leader.leading = True
     assert await door.find() is None
 

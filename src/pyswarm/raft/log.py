@@ -117,7 +117,7 @@ class Log(Protocol):
         ...
 
     def on_members(self, callback: Callable[[Sequence[Member]], None]) -> Callable[[], None]:
-        """Call back with the new list after each membership change. Returns undo."""
+        """Call back with the new list after each change of the members or of who leads. Returns undo."""
         ...
 
     def on_removed(self, callback: Callable[[], None]) -> Callable[[], None]:

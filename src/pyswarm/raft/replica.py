@@ -94,6 +94,7 @@ class Replica(Standing):
         self._reads = Reads()
         self._announced = None
         self._heartbeat_ticks = 0
+        self._told_leader = 0
         self._chores = Chores(storage.files, self._journal, self._capture, config, chance)
         self.traffic = Traffic(self._identity.raft_id, self._journal, self._membership, self._chores.sender, self._reads, judge)
         self.traffic.leader_within = settings.election_tick
@@ -276,6 +277,9 @@ class Replica(Standing):
             self._announced = core.term
             log.info("raft leadership won", term=core.term, index=self.applied)
             self._events.leadership(True)
+        if self.leader_id != self._told_leader:
+            self._told_leader = self.leader_id
+            self._events.members(self.members())
 
     def _publish_loss(self) -> None:
         if self._announced is not None and not (self._core.leading and self._core.term == self._announced):

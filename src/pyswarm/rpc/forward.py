@@ -110,17 +110,24 @@ class NotHere(ResourceExhausted):
         super().__init__(f"more than one redirect to leader from: [{' '.join(senders)}]")
 
 
+class Stopping(Unavailable):
+    """This manager stops and does not lead. A call that waited for a leader here certainly did not run."""
+
+    def __init__(self) -> None:
+        super().__init__("this manager is stopping; the call was not made")
+
+
 class LeaderDoor:
     """Tells where a call runs, once that is known."""
 
     def __init__(self, directory: LeaderDirectory, clock: Clock) -> None:
         self._directory = directory
         self._clock = clock
-        self._closed = False
+        self._closed = asyncio.Event()
 
     def close(self) -> None:
-        """The server stops: calls that still wait for a leader end within a second, with Unavailable."""
-        self._closed = True
+        """The server stops: calls that still wait for a leader end at once, with Stopping."""
+        self._closed.set()
 
     async def find(self, senders: Sequence[str] = (), refused_by: str | None = None) -> Line | None:
         """The standing connection on which to pass a call on to the leader; None: the call runs here.
@@ -129,8 +136,8 @@ class LeaderDoor:
         does not: news are then waited for first, for two seconds.
 
         Raises Unknown with the well-known sentence when there has been no leader for too long, NotHere when another manager leads and the
-        call was passed on before, Unavailable when the leader cannot be reached for ten seconds or this manager stops. The caller's own
-        deadline may end the wait earlier.
+        call was passed on before, Unavailable when the leader cannot be reached for ten seconds, Stopping when this manager ends. The
+        caller's own deadline may end the wait earlier.
         """
         if refused_by is not None:
             await self._news(refused_by)
@@ -139,13 +146,13 @@ class LeaderDoor:
             changed = self._directory.changed
             if self._directory.is_leader:
                 return None
-            if self._closed:
-                raise Unavailable("this manager is stopping; the call was not made")
+            if self._closed.is_set():
+                raise Stopping
             line = self._directory.leader_line()
             if line is None:
                 if self._directory.leaderless():
                     raise Unknown(NO_LEADER)
-                await wait_for(changed, self._clock, _RECHECK_SECONDS)
+                await wait_for(changed, self._clock, _RECHECK_SECONDS, until=self._closed)
                 continue
             if senders:
                 raise NotHere(senders)
@@ -156,7 +163,7 @@ class LeaderDoor:
             if now >= give_up:
                 raise Unavailable(f"manager {line.node_id} leads but cannot be reached at {line.addr} from here; the call was not made")
             # A connection that comes to stand is no news in the directory.
-            await wait_for(changed, self._clock, _CONNECTING_SECONDS)
+            await wait_for(changed, self._clock, _CONNECTING_SECONDS, until=self._closed)
 
     async def _news(self, refused_by: str) -> None:
         """Wait until somebody else leads, or nobody, or for two seconds: a leader may be unsure of itself only for a moment."""
@@ -164,9 +171,9 @@ class LeaderDoor:
         while True:
             changed = self._directory.changed
             left = end - self._clock.monotonic()
-            if left <= 0 or self._leading() != refused_by:
+            if left <= 0 or self._leading() != refused_by or self._closed.is_set():
                 return
-            await wait_for(changed, self._clock, left)
+            await wait_for(changed, self._clock, left, until=self._closed)
 
     def _leading(self) -> str | None:
         if self._directory.is_leader:

@@ -95,7 +95,7 @@ class Managers:
                 while True:
                     self._wake.clear()
                     self._look(group)
-                    # The log does not call back when another member begins to lead: so look, too.
+                    # Connections change their state without a word: so look, too.
                     await wait_for(self._wake, self._clock, _LOOK_SECONDS)
         finally:
             for step in undo:

@@ -18,7 +18,7 @@ import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
 
 from pyswarm.raft.log import Dropped, LostLeadership
-from pyswarm.rpc.forward import Line, NotHere
+from pyswarm.rpc.forward import Line, NotHere, Stopping
 from pyswarm.rpc.headers import Header
 
 _OUTCOME = "pyswarm-outcome"
@@ -55,7 +55,7 @@ class NotExecuted(Answered):
 
 def certainly_not_executed(method: MethodDescriptor, error: BaseException) -> bool:
     """Whether an error raised by a method of this manager, or by its gate, proves that the call left no trace."""
-    if isinstance(error, NotHere):
+    if isinstance(error, NotHere | Stopping):
         return True
     one_entry = method.containing_service.name == "Control" and method.name not in _SEVERAL_ENTRIES
     return one_entry and isinstance(error, LostLeadership | Dropped) and not error.uncertain
