@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Clock(Protocol):
@@ -47,7 +47,7 @@ async def wait_for(event: asyncio.Event, clock: Clock, seconds: float | None, *,
     if event.is_set() or (seconds is None and until is None):
         await event.wait()
         return True
-    waits = [asyncio.ensure_future(event.wait())]
+    waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(event.wait())]
     if seconds is not None:
         waits.append(asyncio.ensure_future(clock.sleep(seconds)))
     if until is not None:
