@@ -60,6 +60,7 @@ class Box:
         self.config = config
         self.settings = settings
         self.port = 0
+        self.key = KEY
         self.machine = Recorder()
         self.removed = 0
         self.force_new_cluster = False
@@ -80,7 +81,7 @@ class Box:
             cluster_id="cluster-1",
             directory=self.directory,
             machine=self.machine,
-            data_key=KEY,
+            data_key=self.key,
             clock=SystemClock(),
             settings=self.settings,
             config=lambda: self.config,

@@ -19,6 +19,7 @@ from pyswarm.raft.vault import Vault
 from tests.raft.disks import MemoryDisk, PowerCut
 
 KEY = b"k" * 32
+OTHER_KEY = b"o" * 32
 State = tuple[list[Entry], int, str | None]
 
 
@@ -27,9 +28,9 @@ def vault(key: bytes = KEY, cluster: str = "cluster", node: str = "node", raft_i
     return Vault(cluster, node, (key,), raft_id)
 
 
-def reopen(disk: MemoryDisk) -> Journal:
+def reopen(disk: MemoryDisk, *keys: bytes) -> Journal:
     """The journal as the next process finds it."""
-    journal = Journal.open_existing(disk, vault(raft_id=0))
+    journal = Journal.open_existing(disk, Vault("cluster", "node", keys or (KEY,)))
     assert journal is not None
     return journal
 
@@ -168,6 +169,43 @@ def test_older_keys_open_older_files() -> None:
     again = Journal.open_existing(disk, Vault("cluster", "node", (b"n" * 32, KEY)))
     assert again is not None
     assert again[:] == journal[:]
+
+
+def test_after_a_change_of_keys_old_segments_can_go() -> None:
+    """A new key begins a new segment with the last entry; without what was before, it opens with that key alone. [store 104]"""
+    disk, journal = filled(5)
+    disk.durable["0000000000000001-0000000000000001.wal.torn"] = b"cut off"
+    journal.keys.rekey(OTHER_KEY)
+    journal.rekey()
+    journal.add(b"new", 6, 1)
+    journal.sync()
+    for key in (KEY, OTHER_KEY):
+        with pytest.raises(WrongKey):
+            reopen(disk, key)
+    both = reopen(disk, OTHER_KEY, KEY)
+    assert both[:] == journal[:]
+    assert both.keys.outdated
+    journal.release_older_keys()
+    journal.sync()
+    alone = reopen(disk, OTHER_KEY)
+    assert alone[:] == journal[4:]
+    assert not alone.keys.outdated
+    assert only_file(disk)
+
+
+def test_a_tail_from_before_a_change_of_keys_may_still_be_replaced() -> None:
+    """Entries that a new leader overrules, also ones below the new segment's first, are replaced in it."""
+    disk, journal = filled(6)
+    journal.keys.rekey(OTHER_KEY)
+    journal.rekey()
+    journal.deleteEntriesFrom(2)
+    for index in range(3, 8):
+        journal.add(b"ruled", index, 2)
+    journal.sync()
+    assert reopen(disk, OTHER_KEY, KEY)[:] == journal[:]
+    journal.release_older_keys()
+    journal.sync()
+    assert reopen(disk, OTHER_KEY)[:] == journal[2:]
 
 
 @pytest.mark.parametrize(("cluster", "node", "word"), [("other", "node", "cluster"), ("cluster", "other", "node")])
@@ -395,8 +433,9 @@ Step = Callable[[Journal], None]
 
 
 def script(seed: int) -> list[Step]:
-    """A random life: appends, truncations, terms, snapshots installed, trims, syncs."""
+    """A random life: appends, truncations, terms, snapshots installed, trims, keys changed, syncs."""
     chance = random.Random(seed)
+    last_old = 0
 
     def append(journal: Journal) -> None:
         for _ in range(chance.randint(1, 4)):
@@ -418,7 +457,18 @@ def script(seed: int) -> list[Step]:
             journal.deleteEntriesTo(3)
             journal.release(journal[0][1])
 
-    choices: list[Step] = [append, append, append, truncate, term, install, trim, Journal.sync, Journal.sync]
+    def rekey(journal: Journal) -> None:
+        nonlocal last_old
+        journal.keys.rekey(OTHER_KEY)
+        journal.rekey()
+        last_old = journal.last_index
+
+    def release(journal: Journal) -> None:
+        if last_old and not journal.dirty and journal.last_index >= last_old:
+            journal.deleteEntriesTo(len(journal) - 1)
+            journal.release_older_keys()
+
+    choices: list[Step] = [append, append, append, truncate, term, install, trim, rekey, release, Journal.sync, Journal.sync]
     return [chance.choice(choices) for _ in range(40)]
 
 
@@ -451,7 +501,7 @@ def test_power_may_go_at_every_write(seed: int, monkeypatch: pytest.MonkeyPatch)
         if not died:
             return
         for keep, holes in itertools.product((0, 1, 47, 60, 300, 600, 10**6), (False, True)):
-            found = reopen(disk.after_crash(keep, holes))
+            found = reopen(disk.after_crash(keep, holes), KEY, OTHER_KEY)
             allowed = [_tail(s, first_kept) for s in history[safe:]]
             assert _tail(state(found), first_kept) in allowed, f"power cut at write {die_at}, kept {keep}, holes {holes}"
 

@@ -32,6 +32,11 @@ class VirtualClock:
         heapq.heappush(self._sleepers, (self._now + seconds, self._order, woken))
         await woken
 
+    @property
+    def sleeping(self) -> int:
+        """How many wait for a moment to come."""
+        return sum(not woken.done() for _, _, woken in self._sleepers)
+
     async def advance(self, seconds: float) -> None:
         """Move time on, stopping at each sleeper's moment on the way."""
         end = self._now + seconds

@@ -28,7 +28,6 @@ from pyswarm.api.swarmkit import (
     resource_pb2,
     watch_pb2,
 )
-from pyswarm.ca import dek
 from pyswarm.ca.autolock import Autolock
 from pyswarm.ca.credentials import SecurityConfig
 from pyswarm.ca.keystore import KeyStore
@@ -37,10 +36,11 @@ from pyswarm.ca.server import CAService
 from pyswarm.ca.signer import Signer
 from pyswarm.ca.update import initial_root
 from pyswarm.clock import Clock
-from pyswarm.errors import FailedPrecondition, SwarmError
+from pyswarm.errors import SwarmError
 from pyswarm.manager import genesis
 from pyswarm.manager.allocator import Allocator
 from pyswarm.manager.control.control_service import ControlService
+from pyswarm.manager.datakeys import DataKeyChange, data_keys
 from pyswarm.manager.dispatcher.service import DispatcherService
 from pyswarm.manager.evictions import Evictions
 from pyswarm.manager.expulsion import Expulsion
@@ -122,12 +122,14 @@ class Manager:
         self._renew = renew
         self._clock = clock
         me = security.current
+        keys = data_keys(keystore)
         self.raft = RaftNode(
             node_id=me.node_id,
             cluster_id=me.organization,
             directory=config.state_dir / "raft",
             machine=self.store,
-            data_key=data_key(keystore),
+            data_key=keys.pending or keys.current,
+            old_keys=[keys.current] if keys.pending else [],
             clock=clock,
             settings=RaftSettings(heartbeat_tick=config.heartbeat_tick, election_tick=config.election_tick),
             config=self._raft_config,
@@ -135,6 +137,7 @@ class Manager:
             force_new_cluster=config.force_new_cluster,
         )
         self.store.attach(self.raft)
+        self._data_keys = DataKeyChange(keystore, self.raft.rekey, clock)
         self._removed = asyncio.Event()
         self._joiner = Joiner(security, other_manager, self._own_address, clock)
         self._health = HealthService(RAFT_HEALTH, "ControlAPI")
@@ -195,6 +198,7 @@ class Manager:
                 await self.raft.started()
                 group.create_task(Leadership(self.raft, self._lead).run(), name="leadership")
                 group.create_task(Autolock(self.store, self._keystore, self._clock, self._on_locked).run(), name="autolock")
+                group.create_task(self._data_keys.run(), name="data keys")
                 group.create_task(self._control.run(), name="control API")
                 group.create_task(self._stay_member(), name="membership")
                 group.create_task(self._become_ready(), name="readiness")
@@ -321,9 +325,9 @@ class Manager:
         )
 
     def _on_locked(self) -> None:
-        """The key file was readable until now: the certificate's key is replaced; rotating the log's data key is not built yet."""
+        """The key file was readable until now: the keys in it are replaced."""
+        self._data_keys.look()
         self._renew()
-        log.warning("managers are locked now; the log's data key was readable before and is not rotated yet")
 
     def _raft_config(self) -> api.RaftConfig:
         cluster = genesis.cluster_of(self.store)
@@ -338,11 +342,3 @@ class Manager:
 
     def _own_address(self) -> str:
         return self._config.advertise_remote or self._remote.address
-
-
-def data_key(keystore: KeyStore) -> bytes:
-    """The key of this manager's log, made at the first start. Raises FailedPrecondition while a rotation of it is unfinished."""
-    keys = keystore.update_data_keys(lambda known: known or dek.DataKeys(current=dek.new_key()))
-    if keys is None:
-        raise FailedPrecondition(f"no data key in {keystore.directory}")
-    return keys.current

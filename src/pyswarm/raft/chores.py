@@ -1,4 +1,4 @@
-"""The blocking work of one member that goes on beside its rounds: taking snapshots, loading them for others."""
+"""The blocking work of one member that goes on beside its rounds: taking snapshots, loading them for others, deleting old ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import structlog
 
 from pyswarm.api import v1 as api
 from pyswarm.raft.journal import Journal
+from pyswarm.raft.rekeying import Rekeying
 from pyswarm.raft.snapshots import Capture, SnapshotFiles, SnapshotStore
 from pyswarm.raft.transfers import Loaded, Sender
 
@@ -43,12 +44,14 @@ class Chores:
         self._loading = False
         self.snapshots = SnapshotStore(files, capture, lambda: config().keep_old_snapshots)
         self.sender = Sender(chance, lambda: self.snapshots.index)
+        self.rekeying = Rekeying(journal.keys, journal, files, self.snapshots)
 
     def snapshot_due(self, applied: int) -> bool:
         """Whether the state after entry `applied` is to be kept now; says yes once per entry, so that a failure waits for the next one."""
         config = self._config()
         interval = config.snapshot_interval
-        if not interval or self.snapshots.busy or applied - self.snapshots.index < interval or applied <= self._tried:
+        many = interval and applied - self.snapshots.index >= interval
+        if self.snapshots.busy or applied <= self._tried or not (many or self.rekeying.wants_snapshot(applied)):
             return False
         self._journal.spare_entries = config.log_entries_for_slow_followers
         self._tried = applied
@@ -60,7 +63,7 @@ class Chores:
         if oldest is not None:
             self._journal.release(oldest - 1)
 
-    def jobs(self) -> list[Job]:
+    def jobs(self, applied: int) -> list[Job]:
         """Work that has become due. Each is handed out once."""
         due = []
         if (take := self.snapshots.take_job()) is not None:
@@ -68,6 +71,8 @@ class Chores:
         if self.sender.wanted and not self._loading:
             self._loading = True
             due.append(Job(self._load, self._loaded))
+        if self.rekeying.advance(applied):
+            due.append(Job(self.rekeying.remove_snapshots, lambda _, error: self.rekeying.snapshots_removed(error, applied)))
         return due
 
     def _load(self) -> Loaded | None:

@@ -28,7 +28,7 @@ class Disk(Protocol):
         ...
 
     def names(self) -> Sequence[str]:
-        """The files, sorted. Left-overs of interrupted `create` calls are removed, not listed."""
+        """The files, sorted. Left-overs of interrupted `create` calls are not listed."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -65,7 +65,10 @@ class Disk(Protocol):
 
 
 class DirectoryDisk:
-    """A real directory, created with mode 0700 when missing; files get 0600."""
+    """A real directory, created with mode 0700 when missing; files get 0600. For one process at a time.
+
+    `create` may run in several threads, and beside anything else; `append`, `sync`, `truncate`, `remove` of the file under work may not.
+    """
 
     blocking = True
 
@@ -73,6 +76,8 @@ class DirectoryDisk:
         ensure_directory(path, DIRECTORY_MODE)
         self._path = path
         self._open: tuple[str, int] | None = None
+        for left_over in path.glob(".tmp-*"):
+            left_over.unlink(missing_ok=True)
 
     @property
     def path(self) -> Path:
@@ -81,13 +86,7 @@ class DirectoryDisk:
 
     def names(self) -> Sequence[str]:
         """See Disk."""
-        found = []
-        for entry in self._path.iterdir():
-            if entry.name.startswith(".tmp-"):
-                entry.unlink(missing_ok=True)
-            elif entry.is_file():
-                found.append(entry.name)
-        return sorted(found)
+        return sorted(entry.name for entry in self._path.iterdir() if not entry.name.startswith(".tmp-") and entry.is_file())
 
     def read(self, name: str) -> bytes:
         """See Disk."""

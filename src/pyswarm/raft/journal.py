@@ -198,6 +198,25 @@ class Journal(Window):
         """Entries before `index` are no longer needed on disk, unless they are in memory. Files go at the next `sync`."""
         self._segments.release(min(index, self._entries[0][1]))
 
+    @property
+    def keys(self) -> Vault:
+        """What encrypts this log."""
+        return self._vault
+
+    def rekey(self) -> None:
+        """Go on in a new segment, under the vault's newest key; it opens with the last entry once more.
+
+        So it, and a snapshot that ends with that entry or a later one, need nothing from before.
+        """
+        self._check()
+        command, index, term = self._entries[-1]
+        self._pending += [Item(Kind.TRUNCATE, index - 1, 0, b""), Item(Kind.ENTRY, index, term, command)]
+        self._segments.rekey()
+
+    def release_older_keys(self) -> None:
+        """What was written before the last `rekey` goes at the next `sync`, also from under entries that are kept in memory."""
+        self._segments.release_older_keys()
+
     def sync(self) -> None:
         """Make everything so far durable. Raises JournalFailed, now and ever after, when the disk refuses."""
         self._check()

@@ -35,10 +35,11 @@ class RaftNode(Council):
     """One manager's member of the replicated log; implements `Log`.
 
     `directory` holds everything (`<state>/raft`); an empty one founds a cluster of one, or joins one with `join` (or `adopt`).
-    `data_key` encrypts it, `old_keys` are also tried when reading. `config` is asked each time for the cluster's RaftConfig. `addr` is what
-    others reach this manager at, and may be empty. With `force_new_cluster` it goes on as the only member of its cluster, with all it has;
-    then an empty directory is an error. `connect` makes channels to other managers; without it there are none. `transport` is
-    what others talk to and must be served before `run`. `open_directory` lets tests put something else in place of real files.
+    `data_key` encrypts it, `old_keys` are also tried when reading: `rekey` gets rid of them. `config` is asked each time for the cluster's
+    RaftConfig. `addr` is what others reach this manager at, and may be empty. With `force_new_cluster` it goes on as the only member of its
+    cluster, with all it has; then an empty directory is an error. `connect` makes channels to other managers; without it there are none.
+    `transport` is what others talk to and must be served before `run`. `open_directory` lets tests put something else in place of real
+    files.
     Made and used on the event loop's thread; inert until `run`.
     """
 
@@ -118,6 +119,17 @@ class RaftNode(Council):
         await self._member.wait()
         if self._failure is not None:
             raise self._failure
+
+    async def rekey(self, key: bytes) -> None:
+        """Keep log and snapshots under `key` from now on; returns when nothing is left on disk under an older key. After `started`.
+
+        Until then a next life needs all keys that were in use since. Writes go on meanwhile. When the caller is cancelled, the change takes
+        its course. Raises NodeStopped.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._alive().rekey(key, done)
+        self._wake.set()
+        await done
 
     async def run(self) -> None:
         """Take part until cancelled. Once only.

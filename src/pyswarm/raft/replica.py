@@ -147,6 +147,10 @@ class Replica(Standing):
         if not self._core.voters:
             self._reads.advance(self._core.committed, self.applied, self._core.voters)
 
+    def rekey(self, key: bytes, done: asyncio.Future[None]) -> None:
+        """Have log and snapshots kept under another key; `done` is resolved when nothing is left under an older one."""
+        self._chores.rekeying.ask(key, done)
+
     def advertise(self, addr: str) -> None:
         """Be reached at `addr` from now on; the table follows while this member leads."""
         self._presence.move(addr, self._membership)
@@ -168,6 +172,7 @@ class Replica(Standing):
         self.traffic.handle_all()
         self._publish_loss()
         self._align()
+        self._chores.rekeying.begin(self.traffic.arrived.start.last.index if self.traffic.arrived is not None else 0)
         if self._presence.due(self._announced):
             self._core.append(self._presence.entry(self._core.term))
         if self._announced is not None:
@@ -185,7 +190,7 @@ class Replica(Standing):
     @property
     def must_sync(self) -> bool:
         """Whether `sync` has anything to do."""
-        return self._journal.dirty
+        return self._journal.dirty or self._chores.rekeying.releasing
 
     def sync(self) -> None:
         """Make the log durable. Blocking; nothing else may be called meanwhile but `submit`. Raises JournalFailed."""
@@ -204,18 +209,19 @@ class Replica(Standing):
         self._publish()
         queued = (self._proposals.queued and not self.changes.handing_over) or self.changes.waiting
         work = queued or self.traffic.waiting or self.traffic.push or self.traffic.voters_changed
-        return bool(work or self._journal.dirty or self._presence.due(self._announced))
+        return bool(work or self._chores.rekeying.due or self._journal.dirty or self._presence.due(self._announced))
 
     def stop(self) -> None:
         """Say that this member leads no more, then fail those who wait."""
         if self._announced is not None:
             self._resign(NodeStopped())
+        self._chores.rekeying.fail(NodeStopped())
 
     # --- blocking work on the side
 
     def jobs(self) -> list[Job]:
         """Blocking work that has become due: taking a snapshot, loading one to send, keeping one that arrived. Each is handed out once."""
-        due = self._chores.jobs()
+        due = self._chores.jobs(self._core.applied)
         arrived = self.traffic.arrived
         if arrived is not None and not self.traffic.installing:
             self.traffic.installing = True

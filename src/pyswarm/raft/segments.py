@@ -25,6 +25,7 @@ SEGMENT_BYTES = 16 << 20
 SPARE_SEGMENT_BYTES = 1 << 20
 """When a snapshot makes old entries disposable, a segment at least this large is closed so that it can go."""
 _NAME = re.compile(r"([0-9a-f]{16})-[0-9a-f]{16}\.wal")
+_TORN = ".torn"
 _HEAD_RECORDS = 2
 
 
@@ -60,6 +61,8 @@ class Segments:
         self._next_record = 1
         self._doomed: list[str] = []
         self._roll = False
+        self._rekeyed = 0
+        self._sweep = False
 
     @property
     def empty(self) -> bool:
@@ -103,7 +106,7 @@ class Segments:
         """Drop what an interrupted write left behind; a copy is kept beside it when there is room."""
         log.warning("cut an interrupted write off the raft log", file=segment.name, offset=damage.offset, bytes=len(data) - damage.offset)
         try:
-            self.disk.create(segment.name + ".torn", data[damage.offset :])
+            self.disk.create(segment.name + _TORN, data[damage.offset :])
         except OSError as exc:
             log.warning("no copy of the cut bytes could be kept", file=segment.name, error=str(exc))
         self.disk.truncate(segment.name, damage.offset)
@@ -129,8 +132,22 @@ class Segments:
             self._doomed.append(self._segments.pop(0).name)
         self._roll = self._roll or (not self.empty and self._segments[-1].size >= SPARE_SEGMENT_BYTES)
 
+    def rekey(self) -> None:
+        """Begin a new segment with the next write: from there on the vault's newest key is in use."""
+        self._rekeyed = self._segments[-1].number + 1
+        self._roll = True
+
+    def release_older_keys(self) -> None:
+        """Segments from before the last `rekey`, and what was cut off them, go with `delete_released`."""
+        while self._segments[0].number < self._rekeyed:
+            self._doomed.append(self._segments.pop(0).name)
+        self._sweep = True
+
     def delete_released(self) -> None:
-        """Delete what `release` found. Raises OSError."""
+        """Delete what was released, oldest first. Raises OSError."""
+        if self._sweep:
+            self._doomed += [n for n in self.disk.names() if n.endswith(_TORN)]
+            self._sweep = False
         while self._doomed:
             self.disk.remove(self._doomed[0])
             del self._doomed[0]

@@ -27,6 +27,7 @@ from pyswarm.raft.vault import Vault
 log = structlog.get_logger(__name__)
 
 _NAME = re.compile(r"[0-9a-f]{16}-([0-9a-f]{16})\.snap")
+_BROKEN = ".broken"
 
 Capture = Callable[[], Callable[[], raft_pb2.LogSnapshot]]
 """Takes a view of the present state; the function it returns makes the message, without `start`, in any thread."""
@@ -51,7 +52,7 @@ class SnapshotFiles:
                 return self._read(name)
             except CorruptJournal as exc:
                 log.exception("a raft snapshot is damaged and set aside", file=name, reason=str(exc))
-                self._disk.rename(name, name + ".broken")
+                self._disk.rename(name, name + _BROKEN)
         return None
 
     def oldest(self) -> int:
@@ -69,6 +70,12 @@ class SnapshotFiles:
         self._disk.create(name, head + records.encode(Kind.SNAPSHOT, 2, 1, last.index, last.term, sealed))
         for old in self.names()[1 + keep_old :]:
             self._disk.remove(old)
+
+    def remove_before(self, index: int) -> None:
+        """Delete all snapshots that are older, and those set aside as damaged. Raises OSError."""
+        for name in self._disk.names():
+            if name.endswith(_BROKEN) or (_NAME.fullmatch(name) and _index_of(name) < index):
+                self._disk.remove(name)
 
     def _read(self, name: str) -> raft_pb2.LogSnapshot:
         file = str(self._disk.path / name)
@@ -147,6 +154,11 @@ class SnapshotStore:
     def busy(self) -> bool:
         """Whether a snapshot is being taken, or its end not yet noticed."""
         return self._state is not State.IDLE
+
+    @property
+    def begun(self) -> int:
+        """Index of the newest snapshot on disk or on its way there."""
+        return max(self.index, self._writing)
 
     def take_job(self) -> Callable[[], None] | None:
         """The blocking work of a snapshot that was just begun; call it in a thread, then `finish`."""

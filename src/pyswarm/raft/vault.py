@@ -65,6 +65,7 @@ class Vault:
         self._node_id = node_id
         self._keys = tuple(keys)
         self._raft_id = raft_id
+        self._outdated = False
 
     @property
     def identity(self) -> Identity:
@@ -74,6 +75,26 @@ class Vault:
     def adopt(self, raft_id: int) -> None:
         """Say the raft id of a new membership, before its first file is written."""
         self._raft_id = raft_id
+
+    def rekey(self, key: bytes) -> None:
+        """Encrypt new files with `key`; those that were in use before still open older ones."""
+        if not self.encrypts_with(key):
+            self._keys = (key, *self._keys)
+            self._outdated = True
+
+    def encrypts_with(self, key: bytes) -> bool:
+        """Whether new files are under this key."""
+        return self._keys[0] == key
+
+    @property
+    def outdated(self) -> bool:
+        """Whether there was a file, when last looked at, that only an older key opened."""
+        return self._outdated
+
+    def forget_older_keys(self) -> None:
+        """Nothing is left that would need them."""
+        self._keys = self._keys[:1]
+        self._outdated = False
 
     def new_file(self) -> tuple[bytes, Cipher]:
         """A sealed header for a new file, and the file's cipher."""
@@ -94,13 +115,15 @@ class Vault:
         except DecodeError:
             raise CorruptJournal(file, 0, "its header is not readable") from None
         self._check_owner(header, file)
-        for key in self._keys:
+        keys = self._keys
+        for key in keys:
             cipher = Cipher(_derive(key, header.salt))
             try:
                 cipher.open(outer.seal, outer.header)
             except (InvalidTag, ValueError):
                 continue
             self._raft_id = header.raft_id
+            self._outdated = self._outdated or key != keys[0]
             return cipher
         raise WrongKey(file)
 
