@@ -185,7 +185,7 @@ def test_after_a_change_of_keys_old_segments_can_go() -> None:
     both = reopen(disk, OTHER_KEY, KEY)
     assert both[:] == journal[:]
     assert both.keys.outdated
-    journal.release_older_keys()
+    journal.segments.release_older_keys()
     journal.sync()
     alone = reopen(disk, OTHER_KEY)
     assert alone[:] == journal[4:]
@@ -203,7 +203,7 @@ def test_a_tail_from_before_a_change_of_keys_may_still_be_replaced() -> None:
         journal.add(b"ruled", index, 2)
     journal.sync()
     assert reopen(disk, OTHER_KEY, KEY)[:] == journal[:]
-    journal.release_older_keys()
+    journal.segments.release_older_keys()
     journal.sync()
     assert reopen(disk, OTHER_KEY)[:] == journal[2:]
 
@@ -466,7 +466,7 @@ def script(seed: int) -> list[Step]:
     def release(journal: Journal) -> None:
         if last_old and not journal.dirty and journal.last_index >= last_old:
             journal.deleteEntriesTo(len(journal) - 1)
-            journal.release_older_keys()
+            journal.segments.release_older_keys()
 
     choices: list[Step] = [append, append, append, truncate, term, install, trim, rekey, release, Journal.sync, Journal.sync]
     return [chance.choice(choices) for _ in range(40)]

@@ -30,14 +30,17 @@ class Journal(Window):
 
     def __init__(self, disk: Disk, vault: Vault) -> None:
         super().__init__()
-        self._segments = Segments(disk, vault)
-        self._vault = vault
+        self.segments = Segments(disk, vault)
+        """The files."""
+        self.keys = vault
+        """What encrypts them."""
         self._term = 0
         self._voted_for: str | None = None
         self._commit = 1
         self._commit_written = 1
         self._pending: list[Item] = []
-        self._durable = 0
+        self.durable_index = 0
+        """The last entry that is safe on disk."""
         self._failed: BaseException | None = None
         self.spare_entries = 0
         """How many entries more than asked for `deleteEntriesTo` keeps in memory."""
@@ -57,14 +60,14 @@ class Journal(Window):
     def open_existing(cls, disk: Disk, vault: Vault) -> Journal | None:
         """The log in the directory, None if there is none yet. Raises StorageError when it cannot be used as it is."""
         journal = cls(disk, vault)
-        for item in journal._segments.load():
+        for item in journal.segments.load():
             journal._replay(item)
-        if journal._segments.empty:
+        if journal.segments.empty:
             return None
         if not journal._entries:
-            raise CorruptJournal(journal._segments.oldest, 0, "the log holds no entries")
+            raise CorruptJournal(journal.segments.oldest, 0, "the log holds no entries")
         journal._commit = journal._commit_written = max(1, min(journal._commit, journal.last_index))
-        journal._durable = journal.last_index
+        journal.durable_index = journal.last_index
         return journal
 
     def _replay(self, item: Item) -> None:
@@ -104,7 +107,7 @@ class Journal(Window):
         first = self._entries[self._hidden + entryFrom]
         del self._entries[self._hidden + entryFrom :]
         self._pending.append(Item(Kind.TRUNCATE, first[1] - 1, 0, b""))
-        self._durable = min(self._durable, first[1] - 1)
+        self.durable_index = min(self.durable_index, first[1] - 1)
 
     def deleteEntriesTo(self, entryTo: int) -> None:  # noqa: N802, N803 - PySyncObj's names
         """Entries before list position `entryTo` are in a snapshot; all but the `spare_entries` newest of them leave memory."""
@@ -150,17 +153,12 @@ class Journal(Window):
     @property
     def identity(self) -> Identity:
         """Whose log it is."""
-        return self._vault.identity
+        return self.keys.identity
 
     @property
     def dirty(self) -> bool:
         """Whether `sync` has something to do that others may depend on."""
         return bool(self._pending)
-
-    @property
-    def durable_index(self) -> int:
-        """The last entry that is safe on disk."""
-        return self._durable
 
     def view_from(self, start: raft_pb2.LogStart) -> None:
         """Show the log as it continues from a snapshot: first visible entry = `start.prev`.
@@ -173,7 +171,7 @@ class Journal(Window):
         if first == last[1] and self.at(first) == last:
             self._entries.insert(0, prev)
         elif first > prev[1]:
-            raise CorruptJournal(self._segments.oldest, 0, f"it begins with entry {first}, the newest usable snapshot ends at {last[1]}")
+            raise CorruptJournal(self.segments.oldest, 0, f"it begins with entry {first}, the newest usable snapshot ends at {last[1]}")
         if self.at(prev[1]) != prev or self.at(last[1]) != last:
             if self._entries[-1][1] > last[1]:
                 log.warning("the raft log contradicts the newest snapshot and gives way", snapshot=last[1], last=self._entries[-1][1])
@@ -192,16 +190,11 @@ class Journal(Window):
         self._hidden = 0
         origin = raft_pb2.LogStart(prev=_message(prev), last=_message(last))
         self._pending.append(Item(Kind.START, last[1], last[2], origin.SerializeToString()))
-        self._durable = 0
+        self.durable_index = 0
 
     def release(self, index: int) -> None:
         """Entries before `index` are no longer needed on disk, unless they are in memory. Files go at the next `sync`."""
-        self._segments.release(min(index, self._entries[0][1]))
-
-    @property
-    def keys(self) -> Vault:
-        """What encrypts this log."""
-        return self._vault
+        self.segments.release(min(index, self._entries[0][1]))
 
     def rekey(self) -> None:
         """Go on in a new segment, under the vault's newest key; it opens with the last entry once more.
@@ -211,11 +204,7 @@ class Journal(Window):
         self._check()
         command, index, term = self._entries[-1]
         self._pending += [Item(Kind.TRUNCATE, index - 1, 0, b""), Item(Kind.ENTRY, index, term, command)]
-        self._segments.rekey()
-
-    def release_older_keys(self) -> None:
-        """What was written before the last `rekey` goes at the next `sync`, also from under entries that are kept in memory."""
-        self._segments.release_older_keys()
+        self.segments.rekey()
 
     def sync(self) -> None:
         """Make everything so far durable. Raises JournalFailed, now and ever after, when the disk refuses."""
@@ -225,14 +214,14 @@ class Journal(Window):
             batch.append(Item(Kind.COMMIT, self._commit, 0, b""))
         try:
             if batch:
-                self._segments.write(batch, self._hard_state(), self.last_index)
+                self.segments.write(batch, self._hard_state(), self.last_index)
                 self._commit_written = self._commit
-            self._segments.delete_released()
+            self.segments.delete_released()
         except OSError as exc:
             self._failed = exc
-            path = self._segments.disk.path
+            path = self.segments.disk.path
             raise JournalFailed(f"writing the raft log in {path} failed: {exc}. Repair or free the disk, restart") from exc
-        self._durable = self.last_index
+        self.durable_index = self.last_index
 
     def close(self) -> None:
         """Write what is pending, the commit hint included, and let go of the files."""
@@ -243,7 +232,7 @@ class Journal(Window):
                     self._commit_written = self._commit
                 self.sync()
         finally:
-            self._segments.disk.close()
+            self.segments.disk.close()
 
     def _hard_state(self) -> Item:
         state = raft_pb2.HardState(term=self._term, voted_for=self._voted_for or "")

@@ -104,7 +104,7 @@ class Rekeying:
             self._failed_at = applied
             log.error("old raft snapshots could not be deleted, will be tried again", error=str(error))
             return
-        self._journal.release_older_keys()
+        self._journal.segments.release_older_keys()
         self.releasing = True
 
     def _finish(self) -> None:

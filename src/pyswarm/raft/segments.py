@@ -138,7 +138,7 @@ class Segments:
         self._roll = True
 
     def release_older_keys(self) -> None:
-        """Segments from before the last `rekey`, and what was cut off them, go with `delete_released`."""
+        """Segments from before the last `rekey`, and what was cut off them, go with `delete_released`; entries stay in memory."""
         while self._segments[0].number < self._rekeyed:
             self._doomed.append(self._segments.pop(0).name)
         self._sweep = True
