@@ -155,6 +155,14 @@ def test_data_key_headers() -> None:
         dek.read(pending, KEK)
 
 
+def test_data_keys_are_fernet_records() -> None:
+    """Under a KEK every data key is a record of the kind that all of SwarmKit's modes can read. [store 16]"""
+    headers = dek.write({}, dek.DataKeys(b"c", b"p"), KEK)
+    for name in (dek.CURRENT, dek.PENDING):
+        record = api.MaybeEncryptedRecord.FromString(base64.b64decode(headers[name]))
+        assert record.algorithm == api.MaybeEncryptedRecord.FERNET_AES_128_CBC
+
+
 def test_foreign_headers_stay() -> None:
     """Writing data keys leaves other headers alone, and removing them removes only them [ca 115; store 13]."""
     headers = dek.write({"hello": "world"}, dek.DataKeys(b"c", b"p", needs_rotation=True), KEK)

@@ -15,7 +15,7 @@ from pyswarm.raft import segments as journal_module
 from pyswarm.raft.disk import DirectoryDisk
 from pyswarm.raft.errors import CorruptJournal, ForeignDirectory, JournalFailed, StorageError, WrongKey
 from pyswarm.raft.journal import Entry, Journal
-from pyswarm.raft.vault import Vault
+from pyswarm.raft.vault import Cipher, Vault
 from tests.raft.disks import MemoryDisk, PowerCut
 
 KEY = b"k" * 32
@@ -418,6 +418,29 @@ def test_a_full_disk_is_final() -> None:
     journal.close()
     assert journal.durable_index == 3
     assert reopen(disk.after_crash())[:] == filled(3)[1][:]
+
+
+def test_entries_that_cannot_be_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When encrypting the third of five fails, none of the five is on disk, and nothing is written after. [store 106]"""
+    disk, journal = filled(3)
+    seal, sealed = Cipher.seal, 0
+
+    def fail_at_third(cipher: Cipher, plain: bytes, context: bytes) -> bytes:
+        nonlocal sealed
+        sealed += 1
+        if sealed == 3:
+            raise MemoryError
+        return seal(cipher, plain, context)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cipher, "seal", fail_at_third)
+        for index in range(4, 9):
+            journal.add(b"x", index, 1)
+        with pytest.raises(MemoryError):
+            journal.sync()
+    journal.setRaftCommitIndex(3)
+    journal.close()
+    assert reopen(disk)[:] == filled(3)[1][:]
 
 
 def test_founding_may_be_interrupted() -> None:

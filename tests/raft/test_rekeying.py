@@ -177,6 +177,20 @@ async def test_a_change_during_a_change() -> None:
     assert await names_after_restart(memory.after_crash(), KEY_3) == ["x", "y"]
 
 
+async def test_writes_snapshots_and_changes_at_the_same_time(tmp_path: Path) -> None:
+    """Entries, a snapshot for every other of them, and three changes of the key do not disturb each other. [store 105]"""
+    config, machine = api.RaftConfig(snapshot_interval=2, keep_old_snapshots=1, log_entries_for_slow_followers=5), Recorder()
+    async with running(new_node(tmp_path, machine, config)) as node:
+        changes = asyncio.gather(*(node.rekey(key) for key in (KEY_2, KEY_3, KEY_4)))
+        written = 0
+        while not changes.done():
+            await asyncio.gather(*(node.propose(create(f"n{written + i}")) for i in range(5)))
+            written += 5
+        await changes
+        assert written
+    assert await names_after_restart(tmp_path, KEY_4) == machine.names == [f"n{i}" for i in range(written)]
+
+
 def test_a_snapshot_that_was_begun_before_does_not_count() -> None:
     """One on disk, one being taken, one arriving from the leader: each may be under the old key, and the change outwaits it."""
     for stored, taken, arriving in itertools.product((0, 7), (0, 8), (0, 9)):

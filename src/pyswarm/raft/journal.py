@@ -217,8 +217,10 @@ class Journal(Window):
                 self.segments.write(batch, self._hard_state(), self.last_index)
                 self._commit_written = self._commit
             self.segments.delete_released()
-        except OSError as exc:
-            self._failed = exc
+        except BaseException as exc:
+            self._failed = exc  # whatever it was: records have been numbered that are not there
+            if not isinstance(exc, OSError):
+                raise
             path = self.segments.disk.path
             raise JournalFailed(f"writing the raft log in {path} failed: {exc}. Repair or free the disk, restart") from exc
         self.durable_index = self.last_index
