@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TESTERS ?= 3
 CODE := src tests tools bench
 
 .DEFAULT_GOAL := help
@@ -24,8 +25,8 @@ venv: $(VENV)/dev.stamp ## Make .venv with pyswarm and all that development need
 demo: $(VENV)/run.stamp ## Walk the README's story with three real nodes on this machine
 	@$(BIN)/python -m tools.demo
 
-test: $(VENV)/dev.stamp ## Run the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/dev.stamp ## Run the tests, three files at a time: most of them wait (TESTERS=n for another number)
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 check: stale scenarios-check lint types contracts shape ## Formatting, lint, types, import contracts, sizes, generated code, scenario table
 

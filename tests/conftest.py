@@ -5,10 +5,33 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from pyswarm.manager.store import Store
 from tests.support.clock import VirtualClock
 from tests.support.log import running_store
+
+
+class SideBySide(LoadFileScheduling):  # type: ignore[misc]
+    """How tests are shared out among processes (`make test`): file by file, but all that need a Docker Engine go to one process.
+
+    An engine takes seconds to start, and two that start at once get into each other's way.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope = super()._split_scope(nodeid)
+        return "tests/docker" if scope.startswith("tests/docker/") else scope
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> SideBySide:
+    """See pytest-xdist."""
+    return SideBySide(config, log)
+
+
+@pytest.hookimpl(trylast=True)  # after they were shuffled
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What mostly waits begins first, so that what computes fills the pauses."""
+    items.sort(key=lambda item: not (item.get_closest_marker("docker") or item.get_closest_marker("cluster")))
 
 
 @pytest.fixture

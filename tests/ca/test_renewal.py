@@ -262,4 +262,5 @@ async def test_full_disk(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
             assert node.security.current is before
             patch.undo()
             await node.pass_time(30)
+            await node.finish(1)
     assert node.security.current is not before
