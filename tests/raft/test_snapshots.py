@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from structlog.testing import capture_logs
 
 from pyswarm.api import v1 as api
 from pyswarm.api.private import raft_pb2
@@ -67,16 +68,21 @@ def test_a_failed_write_keeps_what_was_there() -> None:
 
 
 def test_every_flipped_byte_is_noticed() -> None:
-    """A damaged snapshot is renamed and never read. [store 122]"""
+    """A damaged snapshot is renamed and never read, whichever byte it is. [store 122]
+
+    What is said about each is kept, not printed: formatting hundreds of tracebacks took more than nine tenths of the time.
+    """
     disk = MemoryDisk()
     SnapshotFiles(disk, vault()).write(snapshot(10), 0)
     ((name, data),) = disk.durable.items()
-    for position in range(len(data)):
-        damaged = bytearray(data)
-        damaged[position] ^= 1
-        broken = MemoryDisk({name: bytes(damaged)})
-        assert SnapshotFiles(broken, vault()).load() is None
-        assert list(broken.durable) == [name + ".broken"]
+    with capture_logs() as said:
+        for position in range(len(data)):
+            damaged = bytearray(data)
+            damaged[position] ^= 1
+            broken = MemoryDisk({name: bytes(damaged)})
+            assert SnapshotFiles(broken, vault()).load() is None
+            assert list(broken.durable) == [name + ".broken"]
+    assert [entry["file"] for entry in said] == [name] * len(data)
 
 
 def test_the_next_older_one_serves_when_the_newest_is_damaged() -> None:
