@@ -57,6 +57,16 @@ class Memory:
     def close(self) -> None:
         """Nothing is open."""
 
+    @property
+    def full(self) -> bool:
+        """Whether either of the two is."""
+        return any(d.full_at and d.calls >= d.full_at for d in (self.memory_log, self.memory_snapshots))
+
+    def repair(self) -> None:
+        """Nothing fails from now on."""
+        for disk in (self.memory_log, self.memory_snapshots):
+            disk.die_at = disk.full_at = 0
+
     def after_crash(self) -> Memory:
         """What the next process finds after a power cut."""
         return Memory(self.memory_log.after_crash(), self.memory_snapshots.after_crash())

@@ -173,9 +173,9 @@ def test_strangers_do_not_campaign() -> None:
 
 
 @pytest.mark.parametrize("message", [RequestVote(9, 99, 9), Append(9, 0, 1, 1), Ack(2, 3), GrantVote(2), HigherTerm(9)])
-def test_a_removed_member_is_told_so(message: Message) -> None:
-    """Whatever it sends, it only learns that it was removed. [store 90]"""
-    assert receive(LEADER, 9, message) == Verdict(removed=True)
+def test_a_removed_member_is_not_listened_to(message: Message) -> None:
+    """Whatever it sends changes nothing. [store 90]"""
+    assert receive(LEADER, 9, message) == DROP
 
 
 def test_handing_over_is_for_the_leader_and_members() -> None:
@@ -239,7 +239,7 @@ def test_only_the_leaders_own_term_is_echoed() -> None:
     assert receive(FOLLOWER, 2, Probe(2, 7)) == Verdict(reply=Echo(2, 7))
     assert receive(FOLLOWER, 2, Probe(1, 7)) == Verdict(reply=HigherTerm(2))
     assert receive(FOLLOWER, 2, Probe(3, 7)) == DROP
-    assert receive(FOLLOWER, 9, Probe(2, 7)) == Verdict(removed=True)
+    assert receive(FOLLOWER, 9, Probe(2, 7)) == DROP
     assert "second leader" in receive(LEADER, 2, Probe(2, 7)).alarm
 
 

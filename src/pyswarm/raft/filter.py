@@ -1,8 +1,8 @@
 """What PySyncObj gets to see of a message, and what is answered in its place. Pure.
 
 The library believes every message: it counts votes instead of collecting them, truncates on any append, takes over commit indexes
-unverified, and credits acknowledgements of other terms (spec/store-and-raft, section 21.4, S1-S4, S8). Here each message is judged against
-the receiver's own log and state; what is delivered cannot make the library do any of that.
+unverified, and credits acknowledgements of other terms (spec/store-and-raft, section 21.4, S1-S4). Here each message is judged against
+the receiver's own log and state; what is delivered cannot make the library do any of that. One function per rule.
 """
 
 from __future__ import annotations
@@ -78,8 +78,6 @@ class Verdict:
 
     deliver: Message | None = None
     reply: Message | None = None
-    removed: bool = False
-    """The sender is to be told that it is no member any more."""
     fatal: str = ""
     """The logs contradict each other below the commit index: this process must stop."""
     alarm: str = ""
@@ -91,58 +89,36 @@ REMOVED_TEXT = "raft: member was removed from the cluster"
 
 
 def receive(view: View, sender: int, message: Message) -> Verdict:
-    """Judge a message from an authenticated member."""
+    """Judge a message from an authenticated member. Each kind has its rule below."""
     if sender in view.removed:
-        return Verdict(removed=True)
+        return DROP  # the transport has told it, on whatever stream this came
     match message:
         case PreVote():
-            return _pre_vote(view, sender, message)
+            return question(view, sender, message)
         case PreGrant():
             wanted = message.term == view.term + 1 and sender in view.voters and not view.leading
-            return Verdict(message) if wanted else DROP
         case RequestVote():
-            return _request_vote(view, sender, message)
+            wanted = election(view, sender, message)
         case GrantVote():
-            wanted = view.campaigning and message.term == view.term and sender in view.voters and sender not in view.votes
-            return Verdict(message) if wanted else DROP
+            wanted = new_vote(view, sender, message)
         case Ack():
-            return _ack(view, sender, message)
+            return acknowledgement(view, sender, message)
         case PieceReceived():
-            return Verdict(message) if message.term == view.term and sender in view.matched else DROP
-        case Append() | Nudge() | Piece() | Probe() if message.term < view.term:
-            return Verdict(reply=HigherTerm(view.term))
-        case Append() | Nudge() | Piece() | Probe() if view.leading and message.term == view.term:
-            return Verdict(alarm="a second leader in this member's own term")
-        case Append():
-            return _append(view, message)
-        case Nudge():
-            return Verdict(replace(message, commit=min(message.commit, view.committed)))
-        case Piece():
-            return Verdict(message)
-        case Probe():
-            # of a term that is not known here yet: it will be asked again
-            return Verdict(reply=Echo(message.term, message.number)) if message.term == view.term else DROP
+            wanted = message.term == view.term and sender in view.matched
+        case Append() | Nudge() | Piece() | Probe():
+            return of_a_leader(view, message)
         case Echo():
             wanted = view.leading and message.term == view.term and sender in view.voters
-            return Verdict(message) if wanted else DROP
         case CampaignNow():
             wanted = message.term == view.term and sender == view.leader_id and view.is_member
-            return Verdict(message) if wanted else DROP
         case HigherTerm():
             # a vote request that nobody can grant: the library adopts the term, steps down, and does nothing else
             known = sender in view.voters or sender in view.matched
             return Verdict(RequestVote(message.term, 0, -1)) if known and message.term > view.term else DROP
+    return Verdict(message) if wanted else DROP
 
 
-def _request_vote(view: View, sender: int, message: RequestVote) -> Verdict:
-    if sender not in view.voters:
-        return DROP
-    if not message.transfer and (view.leading or view.leader_alive):
-        return DROP
-    return Verdict(message)
-
-
-def _pre_vote(view: View, sender: int, message: PreVote) -> Verdict:
+def question(view: View, sender: int, message: PreVote) -> Verdict:
     """Yes to who would get a vote now. One that is behind learns the term, or its only up-to-date log could never win."""
     if sender not in view.voters:
         return DROP
@@ -153,7 +129,18 @@ def _pre_vote(view: View, sender: int, message: PreVote) -> Verdict:
     return DROP if behind or view.leading or view.leader_alive else Verdict(reply=PreGrant(message.term))
 
 
-def _ack(view: View, sender: int, message: Ack) -> Verdict:
+def election(view: View, sender: int, message: RequestVote) -> bool:
+    """Whether somebody may stand: a voter, while no leader lives or when that leader itself wants it."""
+    return sender in view.voters and (message.transfer or not (view.leading or view.leader_alive))
+
+
+def new_vote(view: View, sender: int, message: GrantVote) -> bool:
+    """Votes are collected, not counted: one of each voter, in the term it was asked for (S1)."""
+    return view.campaigning and message.term == view.term and sender in view.voters and sender not in view.votes
+
+
+def acknowledgement(view: View, sender: int, message: Ack) -> Verdict:
+    """What a follower has counts in the term in which it said so, and only up to what this log holds (S4)."""
     matched = view.matched.get(sender)
     if not view.leading or message.term != view.term or matched is None or message.next_index - 1 > view.log.last_index:
         return DROP
@@ -164,7 +151,31 @@ def _ack(view: View, sender: int, message: Ack) -> Verdict:
     return Verdict(message)
 
 
-def _append(view: View, message: Append) -> Verdict:
+def of_a_leader(view: View, message: Append | Nudge | Piece | Probe) -> Verdict:
+    """An older one learns the present term; a second one in the own term cannot be."""
+    if message.term < view.term:
+        return Verdict(reply=HigherTerm(view.term))
+    if view.leading and message.term == view.term:
+        return Verdict(alarm="a second leader in this member's own term")
+    match message:
+        case Append():
+            return new_entries(view, message)
+        case Nudge():
+            return Verdict(sign_of_life(view, message))
+        case Piece():
+            return Verdict(message)
+        case Probe():
+            # of a term that is not known here yet: it will be asked again
+            return Verdict(reply=Echo(message.term, message.number)) if message.term == view.term else DROP
+
+
+def sign_of_life(view: View, message: Nudge) -> Nudge:
+    """Without entries to compare, the leader's commit index says nothing about what is in this log (S3)."""
+    return replace(message, commit=min(message.commit, view.committed))
+
+
+def new_entries(view: View, message: Append) -> Verdict:
+    """Only a real conflict cuts anything, and only what was compared is acknowledged or committed (S2)."""
     alarm = _malformed(message)
     if alarm:
         return Verdict(alarm=alarm)

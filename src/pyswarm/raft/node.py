@@ -173,7 +173,7 @@ class RaftNode(Council):
             begin_anew(storage, self._resident.addr, secrets.randbits(63) | 1)
         join, addr = self._join, self._resident.addr
         if storage is None and join is not None:
-            if any(m.raft_id == join.raft_id for m in join.members):
+            if had_a_log(join):
                 raise StorageError(f"raft directory {self._path} is empty, but raft member {join.raft_id:x} once had a log: join again")
             self._vault.adopt(join.raft_id)
             return join_storage(directory.log, directory.snapshots, self._vault)
@@ -258,6 +258,11 @@ class RaftNode(Council):
             await self._clock.sleep(self._settings.tick)
             replica.count_tick()
             self._wake.set()
+
+
+def had_a_log(join: Joined) -> bool:
+    """Whether a raft id was in use before: with an empty directory, the votes and acknowledgements given under it are forgotten."""
+    return any(m.raft_id == join.raft_id for m in join.members)
 
 
 async def _in(thread: ThreadPoolExecutor | None, work: Callable[[], R]) -> R:

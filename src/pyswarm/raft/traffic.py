@@ -69,8 +69,6 @@ class Traffic:
         """Ticks since something of a live leader was accepted, or a vote was given."""
         self.leader_within = 0
         """How many silent ticks a leader may leave before it no longer counts as alive."""
-        self.removed_notices: list[int] = []
-        """Senders that are to be told that they were removed."""
         self.arrived: raft_pb2.LogSnapshot | None = None
         """A complete snapshot that waits to be written and installed."""
         self.installing = False
@@ -140,8 +138,6 @@ class Traffic:
             raise LogDiverged(f"{verdict.fatal}: the managers' logs have diverged; stopping before more harm is done")
         if verdict.alarm:
             log.error("raft message refused", sender=f"{sender:x}", reason=verdict.alarm)
-        if verdict.removed and sender not in self.removed_notices:
-            self.removed_notices.append(sender)
         if verdict.deliver is not None:
             self._deliver(sender, verdict.deliver)
         if verdict.reply is not None:
