@@ -1,6 +1,7 @@
 """CreateService, GetService and ListServices per second through a control socket; one JSON object a line.
 
     python -m bench.control                      # starts a pyswarmd of its own, process executor, one manager
+    python -m bench.control --managers 3         # three of them on this host; asked is the leader, then also a follower that passes on
     python -m bench.control --socket /tmp/node-1/swarm.sock
 
 The clients are coroutines of this one process, each with a connection of its own; the daemon is another process on the same cores. Services
@@ -16,13 +17,13 @@ import json
 import pathlib
 import secrets
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tools.cluster import Cluster, StoryError
+from bench.managers import managers
+from tools.cluster import StoryError
 
 from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit.control_pb2_grpc import ControlStub
@@ -34,15 +35,17 @@ if TYPE_CHECKING:
     Call = Callable[[ControlAsyncStub, int], Awaitable[object]]
 
 LISTED = 1_500
-CALLS = {1: 1_000, 64: 4_000}
+CALLS = {1: 500, 64: 2_000}
 
 
 @dataclass(frozen=True)
 class Target:
-    """The daemon that is measured; `pid` is None for one we did not start."""
+    """The daemon that is measured; `pid` is None for one we did not start. `asked`: whether it leads or passes calls on."""
 
     socket: pathlib.Path
     pid: int | None = None
+    managers: int = 1
+    asked: str = "leader"
 
     def peak_mb(self) -> float | None:
         """The most memory the daemon has had, in megabytes."""
@@ -50,18 +53,6 @@ class Target:
             return None
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
         return round(int(status.split("VmHWM:")[1].split()[0]) / 1024, 1)
-
-
-@contextlib.contextmanager
-def own_daemon() -> Iterator[Target]:
-    """A manager in a temporary directory, gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="pyswarm-bench-") as directory:
-        cluster = Cluster(pathlib.Path(directory), ("--executor", "process"))
-        try:
-            cluster.found()
-            yield Target(cluster.socket, cluster.daemons["node-1"].pid)
-        finally:
-            cluster.stop()
 
 
 @contextlib.asynccontextmanager
@@ -104,7 +95,8 @@ def report(target: Target, shape: str, clients: int, seconds: float, single: Seq
         "per_second": round(len(single) / seconds, 1),
         "p50_ms": round(single[len(single) // 2] * 1000, 2),
         "p99_ms": round(single[len(single) * 99 // 100] * 1000, 2),
-        "nodes": 1,
+        "managers": target.managers,
+        "asked": target.asked,
         **more,
         "peak_mb": target.peak_mb(),
     }
@@ -171,17 +163,30 @@ async def measure(target: Target, clients: Sequence[int], calls: int | None, rep
     await read(target)
 
 
+async def measure_own(count: int, clients: Sequence[int], calls: int | None, replicas: int) -> None:
+    """The same of managers that are started for it."""
+    with managers(count) as cluster:
+        leader = Target(cluster.socket, cluster.daemons["node-1"].pid, count)
+        await measure(leader, clients, calls, replicas)
+        if count > 1:
+            follower = Target(cluster.socket_of("node-2"), cluster.daemons["node-2"].pid, count, "follower")
+            await measure(follower, clients, calls, replicas)
+
+
 def main() -> int:
     """Parse flags, find or start a daemon, measure."""
     parser = argparse.ArgumentParser(description="CreateService, GetService and ListServices through a control socket.")
     parser.add_argument("--socket", type=pathlib.Path, help="control socket of a running manager; default: start one")
+    parser.add_argument("--managers", type=int, default=1, help="how many to start, without --socket")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 64], help="numbers of clients to measure with")
     parser.add_argument("--calls", type=int, help="CreateService calls per measurement")
     parser.add_argument("--replicas", type=int, default=0, help="replicas of each service")
     flags = parser.parse_args()
     try:
-        with contextlib.nullcontext(Target(flags.socket)) if flags.socket else own_daemon() as target:
-            asyncio.run(measure(target, flags.clients, flags.calls, flags.replicas))
+        if flags.socket:
+            asyncio.run(measure(Target(flags.socket), flags.clients, flags.calls, flags.replicas))
+        else:
+            asyncio.run(measure_own(flags.managers, flags.clients, flags.calls, flags.replicas))
     except StoryError as error:
         print(f"bench.control: {error}", file=sys.stderr)
         return 1

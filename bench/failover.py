@@ -17,12 +17,12 @@ import json
 import pathlib
 import secrets
 import statistics
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import grpc.aio
+from bench.managers import managers, names
 from tools.cluster import PATIENCE, Cluster, StoryError
 
 from pyswarm.api import v1 as api
@@ -32,26 +32,10 @@ from pyswarm.rpc.channel import connect_unverified
 if TYPE_CHECKING:
     from pyswarm.api.swarmkit.control_pb2_grpc import ControlAsyncStub
 
-MANAGERS = ("node-1", "node-2", "node-3")
+MANAGERS = names(3)
 CALL_SECONDS = 20.0
 KILLS, STOPS = 20, 20
 SETTLE_SECONDS = 1.0
-
-
-@contextlib.contextmanager
-def three_managers() -> Iterator[Cluster]:
-    """In a temporary directory, gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="pyswarm-bench-") as directory:
-        cluster = Cluster(pathlib.Path(directory), ("--executor", "process"))
-        try:
-            cluster.found()
-            token = cluster.token("Manager")
-            for name in MANAGERS[1:]:
-                cluster.join(name, token, control=True)
-            cluster.await_ready(len(MANAGERS))
-            yield cluster
-        finally:
-            cluster.stop()
 
 
 @contextlib.asynccontextmanager
@@ -136,7 +120,7 @@ async def main() -> None:
     parser.add_argument("--kills", type=int, default=KILLS, help="rounds that end the leader with kill -9")
     parser.add_argument("--stops", type=int, default=STOPS, help="rounds that end it with SIGTERM")
     options = parser.parse_args()
-    with three_managers() as cluster:
+    with managers(len(MANAGERS)) as cluster:
         await measure(cluster, "leader killed", options.kills, cluster.kill)
         await measure(cluster, "leader stopped", options.stops, cluster.terminate)
 

@@ -27,6 +27,10 @@ from pyswarm.raft.vault import Vault
 
 __all__ = ["Joined", "RaftNode", "RaftSettings"]
 
+TELL_SECONDS = 0.01
+"""How long the others may be left without the news that an entry is committed. Writes that follow one another bring it with them, which
+halves what is sent."""
+
 R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
@@ -75,6 +79,7 @@ class RaftNode(Council):
         """The service `pyswarm.v1.RaftTransport` of this member."""
         self._failure: BaseException | None = None
         self._done: deque[tuple[Job, Any, Exception | None]] = deque()
+        self._untold = asyncio.Event()
         self._started = asyncio.Event()
         self._member = asyncio.Event()
 
@@ -201,6 +206,7 @@ class RaftNode(Council):
                 if network is not None:
                     network.open(group)
                 group.create_task(self._tick(replica))
+                group.create_task(self._tell(replica))
                 await self._rounds(replica, network, disk_thread, group)
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
@@ -225,6 +231,8 @@ class RaftNode(Council):
             again = replica.finish()
             if network is not None:
                 network.send(take(synced=not replica.must_sync))
+            if replica.untold:
+                self._untold.set()
             for job in replica.jobs():
                 group.create_task(self._work(job))
             if not self._member.is_set() and replica.is_member:
@@ -250,6 +258,17 @@ class RaftNode(Council):
             error = exc
         self._done.append((job, result, error))
         self._wake.set()
+
+    async def _tell(self, replica: Replica) -> None:
+        """See to it that a commit is told soon, if no entry follows."""
+        while True:
+            await self._untold.wait()
+            self._untold.clear()
+            known = replica.core.committed
+            await self._clock.sleep(TELL_SECONDS)
+            if replica.untold and replica.core.committed == known:
+                replica.tell()
+                self._wake.set()
 
     async def _tick(self, replica: Replica) -> None:
         """Begins at a random moment: members that count the same ticks at the same moments would stand against each other."""

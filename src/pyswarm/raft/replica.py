@@ -95,6 +95,8 @@ class Replica(Standing):
         self._announced = None
         self._heartbeat_ticks = 0
         self._told_leader = 0
+        self.untold = False
+        """Whether the others do not know yet how much is committed. The next entry tells them; if none comes soon, so should `tell`."""
         self._chores = Chores(storage.files, self._journal, self._capture, config, chance)
         self.traffic = Traffic(self._identity.raft_id, self._journal, self._membership, self._chores.sender, self._reads, judge)
         self.traffic.leader_within = settings.election_tick
@@ -184,7 +186,7 @@ class Replica(Standing):
             self._answer_reads(ask_again=heartbeat)
         if self._core.leading and (self._journal.dirty or heartbeat or self.traffic.push or self._chores.sender.fresh):
             self._heartbeat_ticks = 0
-            self.traffic.push = self._chores.sender.fresh = False
+            self.traffic.push = self._chores.sender.fresh = self.untold = False
             self._core.send_entries()
 
     @property
@@ -203,13 +205,17 @@ class Replica(Standing):
             self._core.snapshot()
         committed = self._core.committed
         self._core.tick()
-        if self._core.committed != committed and self._core.leading and self._core.voters:
-            self._core.send_entries()
+        self.untold = self._core.leading and bool(self._core.voters) and (self.untold or self._core.committed != committed)
         self._chores.release_log()
         self._publish()
         queued = (self._proposals.queued and not self.changes.handing_over) or self.changes.waiting
         work = queued or self.traffic.waiting or self.traffic.push or self.traffic.voters_changed
         return bool(work or self._chores.rekeying.due or self._journal.dirty or self._presence.due(self._announced))
+
+    def tell(self) -> None:
+        """Have the next round say how much is committed."""
+        if self.untold:
+            self.traffic.push = True
 
     def stop(self) -> None:
         """Say that this member leads no more, then fail those who wait."""

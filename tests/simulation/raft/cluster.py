@@ -193,7 +193,8 @@ class Cluster:
                 if replica.must_sync:
                     replica.sync()
                 self.links.post(manager.raft_id, replica.traffic.take(synced=True))
-                manager.awake |= replica.finish()
+                manager.awake |= replica.finish() or replica.untold
+                replica.tell()
                 self.links.post(manager.raft_id, replica.traffic.take(synced=not replica.must_sync))
                 manager.jobs += [(self.now + self.job_seconds(), job) for job in replica.jobs()]
         if manager.replica is replica and manager.syncing is None:
