@@ -22,9 +22,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.managers import managers
 from tools.cluster import StoryError
 
+from bench.managers import managers
 from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit.control_pb2_grpc import ControlStub
 from pyswarm.rpc.channel import connect_unverified

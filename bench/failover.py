@@ -22,9 +22,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import grpc.aio
-from bench.managers import managers, names
 from tools.cluster import PATIENCE, Cluster, StoryError
 
+from bench.managers import managers, names
 from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit.control_pb2_grpc import ControlStub
 from pyswarm.rpc.channel import connect_unverified
