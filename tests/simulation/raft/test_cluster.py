@@ -28,7 +28,7 @@ def test_nothing_acknowledged_is_lost_and_nobody_diverges(first: int) -> None:
 def test_lives_with_everything_in_them() -> None:
     """The same with every fault and every change of members at once; something of each really happens. [store 138]"""
     lives = []
-    for size in (1, 3, 3, 5):
+    for size in (1, 3, 3, 5, 5):
         with small_sizes(), quiet():
             lives.append(cluster := Cluster(len(lives), size, EVERYTHING))
             live(cluster, 600)
@@ -37,7 +37,7 @@ def test_lives_with_everything_in_them() -> None:
     reads = [read for cluster in lives for read in cluster.clients.reads]
     assert max(len(judge.leaders) for judge in judges) > 1
     assert any(judge.installed for judge in judges)
-    assert len(managers) > 1 + 3 + 3 + 5
+    assert len(managers) > 1 + 3 + 3 + 5 + 5
     assert any(manager.removed for manager in managers)
     assert any(manager.addr != "addr" for manager in managers)
     assert any(read.index is not None for read in reads)
