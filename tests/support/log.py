@@ -51,6 +51,8 @@ class MemoryLog:
 
     async def read_barrier(self) -> None:
         """Nothing to wait for."""
+        if not self.leading:
+            raise LostLeadership
 
     def members(self) -> Sequence[Member]:
         """Itself."""

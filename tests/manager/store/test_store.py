@@ -142,6 +142,26 @@ async def test_no_changes_need_no_leader(store: Store) -> None:
     assert (commits, len(store.nodes)) == ([], 0)
 
 
+async def test_a_refusal_needs_a_leader(clock: VirtualClock) -> None:
+    """A deposed leader refuses nothing by what it once knew, such as a service as missing that was made since: it says that it is none."""
+
+    def refuse(_tx: Tx) -> None:
+        raise ValueError("there is no such service")
+
+    store = Store(clock)
+    log = MemoryLog(store)
+    store.attach(log)
+    running = asyncio.create_task(store.run())
+    await asyncio.sleep(0)
+    with pytest.raises(ValueError, match="no such service"):
+        await store.update(refuse)
+    log.leading = False
+    with pytest.raises(LostLeadership):
+        await store.update(refuse)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_batch_splits_by_changes(store: Store) -> None:
     """405 single-object changes make entries of 200, 200 and 5. [store 36]"""
     commits = recorded(store)

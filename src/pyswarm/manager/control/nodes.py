@@ -92,8 +92,9 @@ class Nodes(Part):
                 orphan(tx, task.id)
             tx.nodes.delete(node.id)
 
-        check(self._env.store)
-        _cluster(self._env.store)
+        store = await self._reading()
+        check(store)
+        _cluster(store)
         await self._orphan_most(request.node_id)
         await self._env.store.update(remove)
         log.info("node removed", node=request.node_id, force=request.force, by=caller.node_id)

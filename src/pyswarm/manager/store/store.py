@@ -100,8 +100,8 @@ class Store:
         """Run `fn` in a transaction; return its result once its changes are durable and visible.
 
         `fn` is synchronous, sees its own writes and those of callers served before it, and may be run more than once: it must change
-        nothing but the transaction. Its exception rolls back its changes alone and is raised here. Also raises the log's
-        `ProposalError`s (look at `uncertain`), among them TooLarge when the changes exceed 1.5 MiB.
+        nothing but the transaction. Its exception rolls back its changes alone and is raised here, if this node still leads. Also raises
+        the log's `ProposalError`s (look at `uncertain`), among them TooLarge when the changes exceed 1.5 MiB.
         """
         if not self._running:
             raise NodeStopped
@@ -130,6 +130,9 @@ class Store:
         try:
             if group.tx.changes:
                 await log.propose(_request(group.tx.changes), group.tx)
+            elif any(own is not None for _, _, own in group.members):
+                # A refusal tells what the store holds, as a read does: a leader that was deposed without knowing must not give one.
+                await log.read_barrier()
         except asyncio.CancelledError:
             error = NodeStopped()
             raise
