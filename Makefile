@@ -6,7 +6,10 @@ TESTERS ?= 3
 CODE := src tests tools bench
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint types shape contracts proto stale scenarios scenarios-check format bench clean
+CYCLES ?= 10
+MANAGERS ?= 3
+
+.PHONY: help venv demo test chaos check lint types shape contracts proto stale scenarios scenarios-check format bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +30,9 @@ demo: $(VENV)/run.stamp ## Walk the README's story with three real nodes on this
 
 test: $(VENV)/dev.stamp ## Run the tests, three files at a time: most of them wait (TESTERS=n for another number)
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
+
+chaos: $(VENV)/dev.stamp ## Users and faults on real managers, as root: CYCLES=n MANAGERS=3|5 SEED=x
+	$(BIN)/python -m tests.cluster.chaos --cycles $(CYCLES) --managers $(MANAGERS) $(if $(SEED),--seed $(SEED))
 
 check: stale scenarios-check lint types contracts shape ## Formatting, lint, types, import contracts, sizes, generated code, scenario table
 

@@ -71,10 +71,18 @@ class Cluster:
 
     def join(self, name: str, token: str, *, control: bool = False) -> None:
         """Start a node that joins. `control` names its control socket, for one that is a manager or may become one."""
-        remote = self.remotes[name] = f"127.0.0.1:{free_port()}"
+        remote = self.remotes[name] = self.new_address(name)
         flags = ("--hostname", name, "--join-addr", self.remote, "--join-token", token, "--listen-remote-api", remote)
         socket_flags = ("--listen-control-api", str(self.socket_of(name))) if control else ()
         self.start(name, *flags, *socket_flags, *self.executor)
+
+    def new_address(self, name: str) -> str:  # noqa: ARG002 - where it depends on the node
+        """Where a node that joins will listen."""
+        return f"127.0.0.1:{free_port()}"
+
+    def place(self, name: str) -> Sequence[str]:  # noqa: ARG002 - where it depends on the node
+        """What to put before a daemon's command, so that it runs where the node is."""
+        return ()
 
     def socket_of(self, name: str) -> pathlib.Path:
         """A node's control socket; assign it to `socket` to talk to that manager."""
@@ -91,7 +99,8 @@ class Cluster:
         self._tell(f"$ {shlex.join(command)} &")
         log = (self.root / f"{name}.log").open("ab")
         with log:
-            self.daemons[name] = subprocess.Popen([str(BIN / command[0]), *command[1:]], stderr=log, stdout=log, stdin=subprocess.DEVNULL)
+            words = [*self.place(name), str(BIN / command[0]), *command[1:]]
+            self.daemons[name] = subprocess.Popen(words, stderr=log, stdout=log, stdin=subprocess.DEVNULL)
 
     def kill(self, name: str) -> None:
         """The power cut: kill -9."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 
 import pytest
 from tools.cluster import Cluster
+from tools.hosts import HostedCluster, HostsError, managers
 
 PROCESS = ("--executor", "process")
+HOSTS_REQUIRED = "PYSWARM_REQUIRE_NETNS"
+"""Set to 1 where a test that cannot have network namespaces is a failure, as in CI."""
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +41,16 @@ def new_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 def small(new_cluster: Callable[[int], Cluster]) -> Cluster:
     """One manager alone, shared by tests that only ask it things."""
     return new_cluster(0)
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostedCluster]:
+    """Three managers on hosts of their own, shared by tests that leave all of them up. Skips, or fails, where there can be no hosts."""
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(managers(tmp_path_factory.mktemp("hosts"), 3))
+        except HostsError as error:
+            if os.environ.get(HOSTS_REQUIRED) == "1":
+                pytest.fail(f"{HOSTS_REQUIRED}=1, but {error}", pytrace=False)
+            pytest.skip(str(error))
+        yield made
