@@ -115,6 +115,22 @@ async def test_a_full_disk_ends_the_node_without_acknowledging() -> None:
         await node.propose(create("late"))
 
 
+async def test_a_disk_that_refuses_at_the_start_is_said() -> None:
+    """What an interrupted write left behind cannot be cut off: the error names the place and what to do; the log stays. [store 126]"""
+    memory = Memory()
+    async with running(new_node(memory, Recorder())) as node:
+        await node.propose(create("one"))
+        memory.memory_log.die_at = memory.memory_log.calls + 1
+        with pytest.raises(LostLeadership):
+            await node.propose(create("two"))
+    found = Memory(memory.memory_log.after_crash(30), memory.memory_snapshots)
+    found.memory_log.full_at = 1
+    before = dict(found.memory_log.durable)
+    with pytest.raises(StorageError, match=r"opening the raft log in /memory .* No space left on device\. Repair or free the disk"):
+        await new_node(found, Recorder()).run()
+    assert found.memory_log.durable == before
+
+
 async def test_an_entry_that_cannot_be_applied_ends_the_node() -> None:
     """An apply error is fatal, not tried again, and keeps later entries from being applied. [store 133]"""
     machine = Recorder()

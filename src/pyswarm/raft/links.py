@@ -215,6 +215,8 @@ async def _raise_end(call: Any) -> NoReturn:
         code, details = await call.code(), await call.details()
     if code is grpc.StatusCode.NOT_FOUND and details == REMOVED_TEXT:
         raise RemovedFromCluster(details)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        raise Refused("no pyswarm manager listens there; the managers of other swarms keep their log in another way, and cannot share it")
     raise Refused(details or code.name)
 
 

@@ -168,6 +168,8 @@ class Replica(Standing):
         self._chores.sender.count_tick(self._settings.election_tick)
         if self._core.leading:
             self.traffic.silent_ticks = 0
+        else:
+            self._chores.sender.rest()
 
     def begin(self) -> None:
         """Take in what arrived, append what waits, and let the others write at the same time as this member's disk."""

@@ -46,6 +46,14 @@ def open_storage(log_disk: Disk, snapshot_disk: Disk, vault: Vault, spare_entrie
 
     `spare_entries` is how many entries from before the snapshot stay in memory for slow followers.
     """
+    try:
+        return _open(log_disk, snapshot_disk, vault, spare_entries)
+    except OSError as exc:
+        where = f"{log_disk.path} and {snapshot_disk.path}"
+        raise StorageError(f"opening the raft log in {where} failed: {exc}. Repair or free the disk, restart") from exc
+
+
+def _open(log_disk: Disk, snapshot_disk: Disk, vault: Vault, spare_entries: int) -> Storage | None:
     files = SnapshotFiles(snapshot_disk, vault)
     journal = Journal.open_existing(log_disk, vault)
     if journal is None:

@@ -165,6 +165,8 @@ class Traffic:
                 return
             case Append() | Nudge():
                 self.silent_ticks = 0
+            case Ack() if message.success:
+                self._sender.acknowledged(sender, message.next_index - 1)
             case GrantVote():
                 self._counted(message.term).add(sender)
             case CampaignNow():

@@ -54,6 +54,11 @@ class Transfer:
         """Pieces in all."""
         return max(1, -(-len(self.loaded.data) // PIECE_BYTES))
 
+    @property
+    def complete(self) -> bool:
+        """Whether all of it was sent. The entries behind it are wanted next, when the member has it installed."""
+        return self.sent >= self.total
+
 
 class Sender:
     """The leader's side, for all members. `newest` is the index of the newest snapshot on disk."""
@@ -77,21 +82,18 @@ class Sender:
     def next_piece(self, member: int) -> tuple[Piece, bool] | None:
         """The next piece, without a term, and whether it is the last; None when the window is full or nothing is loaded yet."""
         transfer = self._transfers.get(member)
-        if transfer is None:
+        if transfer is None or transfer.complete:
             if self._loaded is None or self._loaded.index < self._newest():
                 self.wanted = self._newest() > 0
                 return None
             transfer = self._transfers[member] = Transfer(self._chance.getrandbits(63), self._loaded)
-        if transfer.sent >= transfer.total or transfer.sent - transfer.confirmed >= WINDOW:
+        if transfer.sent - transfer.confirmed >= WINDOW:
             return None
         number, whole = transfer.sent, transfer.loaded
         transfer.sent += 1
         data = whole.data[number * PIECE_BYTES : (number + 1) * PIECE_BYTES]
         piece = Piece(0, transfer.number, number, transfer.total, whole.index, whole.term, whole.digest, data)
-        last = transfer.sent == transfer.total
-        if last:
-            del self._transfers[member]
-        return piece, last
+        return piece, transfer.complete
 
     def confirm(self, member: int, number: int, count: int) -> None:
         """A member has so many pieces of an attempt."""
@@ -100,18 +102,33 @@ class Sender:
             transfer.confirmed = min(count, transfer.sent)
             transfer.idle_ticks = 0
 
+    def acknowledged(self, member: int, index: int) -> None:
+        """A member has the log up to `index`."""
+        transfer = self._transfers.get(member)
+        if transfer is not None and index >= transfer.loaded.index:
+            del self._transfers[member]
+
+    def oldest(self, default: int) -> int:
+        """Index of the oldest snapshot that somebody is getting: the log behind it must be kept, or it would have to get another."""
+        return min((t.loaded.index for t in self._transfers.values()), default=default)
+
+    def rest(self) -> None:
+        """Somebody else leads."""
+        self._transfers.clear()
+
     def cancel(self, member: int) -> None:
         """The connection to a member is gone, or a new attempt is due: the next one starts from the beginning."""
         self._transfers.pop(member, None)
 
     def count_tick(self, limit: int) -> None:
         """A tick has passed: give up on attempts without progress for `limit` ticks, and forget what nobody needs."""
-        for member, transfer in list(self._transfers.items()):
+        under_way = {member: transfer for member, transfer in self._transfers.items() if not transfer.complete}
+        for member, transfer in under_way.items():
             transfer.idle_ticks += 1
             if transfer.idle_ticks > limit:
                 log.warning("snapshot transfer makes no progress, starting again", member=f"{member:x}", confirmed=transfer.confirmed)
                 self.cancel(member)
-        self._unused_ticks = 0 if self._transfers else self._unused_ticks + 1
+        self._unused_ticks = 0 if under_way else self._unused_ticks + 1
         if self._unused_ticks > limit:
             self._loaded = None
 

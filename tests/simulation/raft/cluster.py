@@ -17,7 +17,7 @@ from pyswarm.api.private import raft_pb2
 from pyswarm.errors import FailedPrecondition
 from pyswarm.raft import commands
 from pyswarm.raft import filter as screen
-from pyswarm.raft.errors import JournalFailed
+from pyswarm.raft.errors import JournalFailed, StorageError
 from pyswarm.raft.filter import Verdict, View
 from pyswarm.raft.membership import Change
 from pyswarm.raft.messages import OURS, Message
@@ -139,6 +139,15 @@ class Cluster:
         replica.restore()
         manager.checked = replica.applied
 
+    def _restart(self, manager: Manager) -> None:
+        """Begin again; with a full disk that may not work yet."""
+        try:
+            self.start(manager)
+        except StorageError:
+            if not manager.disks.full:
+                raise
+            manager.down_until = self.now + 10
+
     def config(self) -> api.RaftConfig:
         """The cluster's settings."""
         return api.RaftConfig(snapshot_interval=self.weather.snapshot_interval, log_entries_for_slow_followers=5)
@@ -151,7 +160,7 @@ class Cluster:
         self.end(manager)
         manager.down_until = self.now + down
         if not down:
-            self.start(manager)
+            self._restart(manager)
 
     def end(self, manager: Manager) -> None:
         """The process is gone, and with it every connection from and to it."""
@@ -259,7 +268,7 @@ class Cluster:
         if manager.removed and manager.replica is not None:
             self.end(manager)
         if manager.replica is None and not manager.removed and manager.down_until <= self.now:
-            self.start(manager)
+            self._restart(manager)
         replica = manager.replica
         if replica is None:
             manager.backlog.clear()
