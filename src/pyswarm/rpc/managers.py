@@ -15,8 +15,12 @@ from pyswarm.raft.log import Log
 from pyswarm.rpc import channel
 from pyswarm.rpc.forward import LEADERLESS_SECONDS, Line
 
-FAREWELL_SECONDS = 1.0
-"""How long a manager that leads no more may take to end calls that were passed to it, before they are cut; likewise when this one stops."""
+FAREWELL_SECONDS = 0.5
+"""How long a manager that leads no more may take to end calls that were passed to it, before they are cut. If it hangs, callers wait that
+long on top of the election; if it lives, it ends them itself as soon as it hears of the other."""
+
+STOPPING_SECONDS = 1.0
+"""How long calls that were passed on may take to end when this manager stops."""
 
 _DRAIN_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
@@ -103,7 +107,7 @@ class Managers:
             await self._stop()
 
     async def _stop(self) -> None:
-        end = self._clock.monotonic() + FAREWELL_SECONDS
+        end = self._clock.monotonic() + STOPPING_SECONDS
         for line in (*self._lines.values(), *self._retired):
             await wait_for(line.idle, self._clock, max(0.0, end - self._clock.monotonic()))
             await line.close()
