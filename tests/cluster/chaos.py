@@ -34,6 +34,9 @@ from tests.cluster.users import LABEL, Memory, Saw, User
 WRITERS, READERS = 8, 2
 NAMES_PER_CYCLE = 6
 HOLD_SECONDS = (1.5, 4.0)
+LONG_PAUSE_SECONDS = 30.0
+LONG_RUN = 20
+"""Cycles. A run of at least so many has a leader paused for long."""
 SETTLE_SECONDS = 0.7
 SNAPSHOT_INTERVAL, SPARE_ENTRIES = 400, 50
 """Entries. Small, so that managers that were away also get snapshots instead of the log."""
@@ -74,8 +77,10 @@ class Chaos:
             self._next_names()
             users = [group.create_task(user.run()) for user in self._users()]
             await asyncio.sleep(SETTLE_SECONDS)
-            for _ in range(cycles):
+            for number in range(cycles):
                 await self._cycle(next(kinds))
+                if number + 1 == LONG_RUN:
+                    await self._cycle("paused", long=True)
             for task in users:
                 task.cancel()
         return await self._reckon()
@@ -102,17 +107,19 @@ class Chaos:
 
     # --- one fault after the other
 
-    async def _cycle(self, kind: str) -> None:
+    async def _cycle(self, kind: str, *, long: bool = False) -> None:
+        """One fault, from before it happens until all is well again. A `long` one is the leader's."""
         leader = await together(self.cluster, self.managers)
         self._next_names()
         await asyncio.sleep(SETTLE_SECONDS)
-        victims = self._victims(leader)
-        cycle = Cycle(kind, victims, leader in victims)
+        victims = (leader,) if long else self._victims(leader)
+        hold = LONG_PAUSE_SECONDS if long else self.chance.uniform(*HOLD_SECONDS)
+        cycle = Cycle(f"{kind} for {hold:.0f} s" if long else kind, victims, leader in victims)
         self.cycles.append(cycle)
-        self.tell(f"cycle {len(self.cycles)}: {kind}: {', '.join(victims)}{' (leader)' if cycle.led else ''}")
+        self.tell(f"cycle {len(self.cycles)}: {cycle.kind}: {', '.join(victims)}{' (leader)' if cycle.led else ''}")
         begun = time.monotonic()
         await asyncio.to_thread(FAULTS[kind].begin, self.cluster, victims)
-        await asyncio.sleep(self.chance.uniform(*HOLD_SECONDS))
+        await asyncio.sleep(hold)
         await asyncio.to_thread(FAULTS[kind].end, self.cluster, victims)
         await together(self.cluster, self.managers)
         cycle.gap = self.memory.longest_gap(begun, time.monotonic())

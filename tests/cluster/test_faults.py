@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
+from tools.cluster import until
 from tools.hosts import HostedCluster
 
 from pyswarm.api import ids
@@ -92,11 +93,15 @@ async def test_paused_leader(trio: HostedCluster) -> None:
     tag = ids.new_id()
     async with leader_and_others(trio) as (leader, others, stub):
         kept, changed = await create(stub, f"kept-{tag}"), await create(stub, f"changed-{tag}")
+        trio.ask("service", "create", "--name", tag, "--image", "x", "--replicas", "2", "--command", "sleep", "--args", "1000")
+        until("two tasks run", lambda: trio.replicas(tag) == "2/2")
         trio.signal(leader, signal.SIGSTOP)
         try:
             meanwhile = await written(trio, others[0], f"meanwhile-{tag}")
             async with connection(trio.socket_of(others[1])) as other:
                 await update(other, changed, "second")
+                trio.socket = trio.socket_of(others[1])
+                trio.ask("service", "update", tag, "--replicas", "4")
                 new = await update(other, meanwhile, "second")
                 # What waits for the leader's awakening, from before it knows anything.
                 waiting = asyncio.gather(
@@ -113,6 +118,11 @@ async def test_paused_leader(trio: HostedCluster) -> None:
         # It was made while this manager slept, so it cannot be missing.
         assert isinstance(third, api.Config) or error_of(third).code() is not grpc.StatusCode.NOT_FOUND, third
     assert await together(trio, trio.hosts.names) in others
+    until("four tasks run", lambda: trio.replicas(tag) == "4/4")
+    # Had it decided anything by what it knew before, there would be others, or two in one place.
+    slots = [row[1] for row in trio.rows("task", "ls", "--all") if row[1].startswith(f"{tag}.")]
+    assert sorted(slots) == [f"{tag}.{slot}" for slot in range(1, 5)]
+    trio.ask("service", "rm", tag)
     found = {config.id: config for config in (await same_everywhere(trio, trio.hosts.names)).configs}
     assert found[kept.id] == kept
     assert found[changed.id].spec.annotations.labels["value"] == "second"
