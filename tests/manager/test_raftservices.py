@@ -102,7 +102,7 @@ async def test_founder_without_address() -> None:
 
 
 async def test_join_refused() -> None:
-    """Not by a manager that is none yet, not by a follower, and not when nobody healthy is at the address."""
+    """Not by a manager that is none yet, not by a follower, and not when nobody healthy is at the address. [store 75]"""
     request = api.JoinRequest(addr="127.0.0.9:4343")
     with pytest.raises(FailedPrecondition, match=r"^raft: node is not yet part of a raft cluster$"):
         await service(Table())[0].Join(request, JOINER)
@@ -126,7 +126,7 @@ async def test_leave() -> None:
 
 
 async def test_resolve_address() -> None:
-    """Any manager knows where a member is, or says that there is none of that id."""
+    """Any manager knows where a member is, or says that there is none of that id. [store 84]"""
     raft = RaftService(Table(Member(1, "node-1", "127.0.0.1:4242"), leading=False))
     answer = await raft.ResolveAddress(api.ResolveAddressRequest(raft_id=1), JOINER)
     assert answer.addr == "127.0.0.1:4242"

@@ -34,17 +34,56 @@ class TrustingGate:
         return Caller(node_id=str(metadata[HEADER]), roles=(MANAGER,))
 
 
+class Roads:
+    """Which box's words reach which: pairs of addresses. What is said into a cut is lost, and the stream breaks once the road is mended."""
+
+    def __init__(self) -> None:
+        self.cut: set[tuple[str, str]] = set()
+
+    def block(self, sender: Box, *receivers: Box) -> None:
+        """Nothing that `sender` says arrives any more."""
+        self.cut |= {(sender.addr, receiver.addr) for receiver in receivers}
+
+    def part(self, one: Box, *others: Box) -> None:
+        """Nothing in either direction."""
+        for other in others:
+            self.cut |= {(one.addr, other.addr), (other.addr, one.addr)}
+
+
+class _Call:
+    """A stream over a road that may be cut."""
+
+    def __init__(self, call: Any, roads: Roads, way: tuple[str, str]) -> None:
+        self._call = call
+        self._roads = roads
+        self._way = way
+        self._lost = bool({way, way[::-1]} & roads.cut)
+
+    async def write(self, message: Any) -> None:
+        """See grpc.aio.StreamStreamCall."""
+        if self._way in self._roads.cut:
+            self._lost = True
+        elif self._lost:
+            raise asyncio.InvalidStateError("the road was cut in between")
+        else:
+            await self._call.write(message)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+
 class _Signed:
     """A channel whose streams carry the header."""
 
-    def __init__(self, addr: str, node_id: str) -> None:
+    def __init__(self, addr: str, box: Box) -> None:
         self._channel = grpc.aio.insecure_channel(addr)
-        self._node_id = node_id
+        self._box = box
+        self._way = (box.addr, addr)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
         """See grpc.aio.Channel."""
         multi: Any = self._channel.stream_stream(*args, **kwargs)
-        return lambda: multi(metadata=((HEADER, self._node_id),))
+        return lambda: _Call(multi(metadata=((HEADER, self._box.name),)), self._box.roads, self._way)
 
     async def close(self, grace: float | None) -> None:
         """See grpc.aio.Channel."""
@@ -54,11 +93,12 @@ class _Signed:
 class Box:
     """One manager: directory and address stay, the node comes and goes."""
 
-    def __init__(self, name: str, directory: Path, config: api.RaftConfig, settings: RaftSettings) -> None:
+    def __init__(self, name: str, directory: Path, config: api.RaftConfig, settings: RaftSettings, roads: Roads) -> None:
         self.name = name
         self.directory = directory
         self.config = config
         self.settings = settings
+        self.roads = roads
         self.port = 0
         self.key = KEY
         self.machine = Recorder()
@@ -85,17 +125,26 @@ class Box:
             clock=SystemClock(),
             settings=self.settings,
             config=lambda: self.config,
-            connect=lambda addr: _Signed(addr, self.name),  # type: ignore[arg-type,return-value]
+            connect=lambda addr: _Signed(addr, self),  # type: ignore[arg-type,return-value]
             force_new_cluster=self.force_new_cluster,
         )
         self.node.on_removed(self._count_removed)
+        await self.listen()
+        self.node.advertise(self.addr)
+        return await self.node.has_state()
+
+    async def listen(self) -> None:
+        """Serve the port, the same as before if there was one."""
         self._server = grpc.aio.server()
         service = bind(raft_pb2.DESCRIPTOR.services_by_name["RaftTransport"], self.node.transport)
         self._server.add_generic_rpc_handlers(handlers([service], TrustingGate()))
         self.port = self._server.add_insecure_port(self.addr)
         await self._server.start()
-        self.node.advertise(self.addr)
-        return await self.node.has_state()
+
+    async def close_port(self) -> None:
+        """Go on without a server: nobody can call."""
+        if self._server is not None:
+            await self._server.stop(None)
 
     def _count_removed(self) -> None:
         self.removed += 1
@@ -134,13 +183,14 @@ class Cluster:
         self._directory = directory
         self._config = config or api.RaftConfig()
         self._settings = settings
+        self.roads = Roads()
         self.boxes: list[Box] = []
         self.acknowledged: list[str] = []
 
     def add(self) -> Box:
         """One more box, off."""
         name = f"node-{len(self.boxes)}"
-        box = Box(name, self._directory / name, self._config, self._settings)
+        box = Box(name, self._directory / name, self._config, self._settings, self.roads)
         self.boxes.append(box)
         return box
 

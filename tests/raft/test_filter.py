@@ -44,7 +44,7 @@ class Log:
 
 FOLLOWER = View(
     own_id=1, term=2, committed=4, leading=False, leader_id=2, leader_alive=True, campaigning=False, is_member=True, voters={2, 3, 4, 5},
-    removed={9}, matched={}, votes=frozenset(), log=Log(1, *[1] * 5, *[2] * 7),
+    removed={9}, matched={}, votes=frozenset(), reached={2, 3, 4, 5}, log=Log(1, *[1] * 5, *[2] * 7),
 )  # fmt: skip
 """Entries 1-5 of term 1, 6-12 of term 2; committed up to 4; member 2 leads."""
 LEADER = replace(FOLLOWER, leading=True, leader_id=1, matched={2: 8, 3: 12, 4: 0, 5: 0})
@@ -170,6 +170,13 @@ def test_a_live_leader_is_not_voted_away() -> None:
 def test_strangers_do_not_campaign() -> None:
     """A vote request of an unknown id is ignored. [store 89]"""
     assert receive(CANDIDATE, 77, RequestVote(9, 99, 9)) == DROP
+
+
+@pytest.mark.parametrize("request_", [RequestVote(9, 99, 9), RequestVote(9, 99, 9, transfer=True), PreVote(9, 99, 9)])
+def test_who_cannot_be_reached_gets_no_vote(request_: Message) -> None:
+    """Whose own service does not answer this member is not voted for, not even on the leader's word. [store 89]"""
+    assert receive(CANDIDATE, 3, request_) != DROP
+    assert receive(replace(CANDIDATE, reached={2, 4, 5}), 3, request_) == DROP
 
 
 @pytest.mark.parametrize("message", [RequestVote(9, 99, 9), Append(9, 0, 1, 1), Ack(2, 3), GrantVote(2), HigherTerm(9)])

@@ -93,6 +93,7 @@ async def test_five_managers_survive_two_losses(tmp_path: Path) -> None:
             await leader.node.propose(create("nobody"))
         assert lost.value.uncertain
         assert leader.node.leader() is None
+        assert not [box.name for box in five.boxes if box.running and "nobody" in box.machine.names]
 
 
 async def test_joining_under_writes(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.support.clock import VirtualClock, settle
 
 
 async def test_leader_lets_pass(clock: VirtualClock) -> None:
-    """On the leader a call runs at once, whatever it was marked with. [ca 165]"""
+    """On the leader a call runs at once, whatever it was marked with. [ca 165; store 92]"""
     assert await LeaderDoor(Leader(), clock).find(["10.0.0.1:1"]) is None
 
 
@@ -41,7 +41,7 @@ async def test_call_waits_for_leadership(clock: VirtualClock) -> None:
 async def test_no_leader_for_long(clock: VirtualClock) -> None:
     """Ten seconds without a leader, and calls fail with the known sentence, later ones at once, until there is one.
 
-    [dispatcher 172; control 159]
+    [dispatcher 172; control 159; store 92]
     """
     view = View("manager-1")
     managers = Managers(view, manager_security(Authority()), clock)
@@ -86,7 +86,7 @@ async def test_only_one_hop(clock: VirtualClock) -> None:
 
 
 async def test_unreachable_leader(clock: VirtualClock) -> None:
-    """A leader that cannot be reached gets no call, and the caller is told so after ten seconds, with name and address."""
+    """A leader that cannot be reached gets no call, and the caller is told so after ten seconds, with name and address. [store 92]"""
     leader = Leader(leading=False)
     async with grpc.aio.insecure_channel("127.0.0.1:1") as opened:
         leader.other = Line("manager-2", "127.0.0.1:1", opened)

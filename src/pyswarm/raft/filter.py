@@ -69,6 +69,8 @@ class View:
     """Per member that is sent entries: up to where its log is known to equal this one."""
     votes: AbstractSet[int]
     """Whose votes were counted in this term."""
+    reached: AbstractSet[int]
+    """Whom messages of this member reach: their own service answered."""
     log: LogView
 
 
@@ -118,9 +120,14 @@ def receive(view: View, sender: int, message: Message) -> Verdict:
     return Verdict(message) if wanted else DROP
 
 
+def may_lead(view: View, sender: int) -> bool:
+    """A stranger may not, nor a member that cannot be reached: it would be elected, and nobody could follow it."""
+    return sender in view.voters and sender in view.reached
+
+
 def question(view: View, sender: int, message: PreVote) -> Verdict:
     """Yes to who would get a vote now. One that is behind learns the term, or its only up-to-date log could never win."""
-    if sender not in view.voters:
+    if not may_lead(view, sender):
         return DROP
     if message.term <= view.term:
         return Verdict(reply=HigherTerm(view.term))
@@ -130,8 +137,8 @@ def question(view: View, sender: int, message: PreVote) -> Verdict:
 
 
 def election(view: View, sender: int, message: RequestVote) -> bool:
-    """Whether somebody may stand: a voter, while no leader lives or when that leader itself wants it."""
-    return sender in view.voters and (message.transfer or not (view.leading or view.leader_alive))
+    """Whether somebody may stand: a voter that can be reached, while no leader lives or when that leader itself wants it."""
+    return may_lead(view, sender) and (message.transfer or not (view.leading or view.leader_alive))
 
 
 def new_vote(view: View, sender: int, message: GrantVote) -> bool:

@@ -24,11 +24,13 @@ class Peers:
     def link_up(self, raft_id: int) -> None:
         """Messages to a member can be sent from now on."""
         self._up[raft_id] = self._ticks
+        self._traffic.reached.add(raft_id)
         self._traffic.heard[raft_id] = 0
 
     def link_down(self, raft_id: int) -> None:
         """Messages to a member are lost from now on, also those under way."""
         self._up.pop(raft_id, None)
+        self._traffic.reached.discard(raft_id)
         self._end(raft_id)
 
     def _end(self, raft_id: int) -> None:

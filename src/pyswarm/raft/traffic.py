@@ -63,6 +63,8 @@ class Traffic:
         self._pre_grants: tuple[int, set[int]] = (0, set())
         self.heard: dict[int, int] = {}
         """Per member that ever spoke: ticks since it last did."""
+        self.reached: set[int] = set()
+        """Whom messages reach at present."""
         self.voters_changed = True
         """Whether the core's voters may have changed since this was last reset."""
         self.silent_ticks = 0
@@ -213,5 +215,6 @@ class Traffic:
             removed=self._membership.removed,
             matched=core.matched,
             votes=self._counted(core.term),
+            reached=self.reached,
             log=self._journal,
         )

@@ -26,7 +26,7 @@ def test_nothing_acknowledged_is_lost_and_nobody_diverges(first: int) -> None:
 
 
 def test_lives_with_everything_in_them() -> None:
-    """The same with every fault and every change of members at once; something of each really happens. [store 138]"""
+    """The same with every fault and every change of members at once; something of each really happens. [store 93, 138]"""
     lives = []
     for size in (1, 3, 3, 5, 5):
         with small_sizes(), quiet():
