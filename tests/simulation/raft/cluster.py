@@ -45,6 +45,10 @@ class Manager:
 
     raft_id: int
     disks: Memory
+    keys: tuple[bytes, ...] = (KEY,)
+    """Its data keys as its key file has them, the newest first."""
+    rekeyed: int = 0
+    """How often a change of them came to its end."""
     rate: float = 1.0
     """How fast its clock goes."""
     addr: str = "addr"
@@ -71,6 +75,25 @@ class Manager:
     def facts(self) -> api.RaftMember:
         """As the members' table has it."""
         return api.RaftMember(raft_id=self.raft_id, node_id=f"node-{self.raft_id}", addr=self.addr)
+
+
+class Rekeyed:
+    """The end of a change of keys: the older one leaves the key file. Stands in for a future."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+
+    def done(self) -> bool:
+        """See Future."""
+        return len(self._manager.keys) == 1
+
+    def set_result(self, _: None) -> None:
+        """See Future."""
+        self._manager.keys = self._manager.keys[:1]
+        self._manager.rekeyed += 1
+
+    def set_exception(self, error: BaseException) -> None:
+        """The process ends; the next one goes on."""
 
 
 def unfiltered(view: View, sender: int, message: Message) -> Verdict:
@@ -103,7 +126,7 @@ class Cluster:
     def add(self, raft_id: int) -> Manager:
         """A manager with an empty disk."""
         rate = self.chance.uniform(0.8, 1.25) if self.weather.clock else 1.0
-        manager = self.managers[raft_id] = Manager(raft_id, Memory(), rate, ticked=self.now)
+        manager = self.managers[raft_id] = Manager(raft_id, Memory(), rate=rate, ticked=self.now)
         for other in self.managers:
             if other != raft_id:
                 self.links.add((raft_id, other))
@@ -124,7 +147,7 @@ class Cluster:
 
     def start(self, manager: Manager) -> None:
         """Begin with what the disks hold."""
-        vault = Vault("cluster", f"node-{manager.raft_id}", (KEY,), manager.raft_id)
+        vault = Vault("cluster", f"node-{manager.raft_id}", manager.keys, manager.raft_id)
         disks = manager.disks
         storage = open_storage(disks.log, disks.snapshots, vault, 5) or join_storage(disks.log, disks.snapshots, vault)
         manager.machine = Recorder()
@@ -138,6 +161,15 @@ class Cluster:
         manager.replica = replica
         replica.restore()
         manager.checked = replica.applied
+        if len(manager.keys) > 1:
+            replica.rekey(manager.keys[0], Rekeyed(manager))  # type: ignore[arg-type]
+
+    def rekey(self, manager: Manager) -> None:
+        """Its data key is to be another, unless that is under way already."""
+        if manager.replica is not None and len(manager.keys) == 1:
+            manager.keys = (self.chance.randbytes(32), *manager.keys)
+            manager.replica.rekey(manager.keys[0], Rekeyed(manager))  # type: ignore[arg-type]
+            manager.awake = True
 
     def _restart(self, manager: Manager) -> None:
         """Begin again; with a full disk that may not work yet."""

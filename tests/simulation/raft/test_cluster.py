@@ -40,6 +40,7 @@ def test_lives_with_everything_in_them() -> None:
     assert len(managers) > 1 + 3 + 3 + 5 + 5
     assert any(manager.removed for manager in managers)
     assert any(manager.addr != "addr" for manager in managers)
+    assert sum(manager.rekeyed for manager in managers) > 10
     assert any(read.index is not None for read in reads)
     assert any(read.error is not None for read in reads)
 

@@ -72,8 +72,10 @@ def _crash(cluster: Cluster, unlucky: Manager) -> None:
 
 
 def politics(cluster: Cluster) -> None:
-    """Managers come, go, move, and hand over."""
+    """Managers come, go, move, hand over, and change their keys."""
     leader, weather, chance = cluster.leader(), cluster.weather, cluster.chance
+    if weather.rekey and chance.random() < weather.rekey:
+        cluster.rekey(cluster.managers[chance.choice(list(cluster.managers))])
     if leader is None:
         return
     if chance.random() < weather.join and len(cluster.managers) < len(cluster.founders) + 6:

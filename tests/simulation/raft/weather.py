@@ -36,12 +36,23 @@ class Weather:
     transfer: float = 0.0
     move: float = 0.0
     """A member gets another address."""
+    rekey: float = 0.0
+    """A member is to keep its log under another data key."""
     snapshot_interval: int = 15
 
 
 CALM = Weather(cut=0, isolate=0, reset=0, crash=0, propose=0, read=0)
 EVERYTHING = Weather(
-    one_way=0.004, freeze=0.004, clock=0.004, slow_disk=0.004, full_disk=0.002, join=0.01, remove=0.01, transfer=0.01, move=0.005
+    one_way=0.004,
+    freeze=0.004,
+    clock=0.004,
+    slow_disk=0.004,
+    full_disk=0.002,
+    join=0.01,
+    remove=0.01,
+    transfer=0.01,
+    move=0.005,
+    rekey=0.01,
 )
 _LASTING = {"reorder", "heal", "propose", "read", "snapshot_interval"}
 
