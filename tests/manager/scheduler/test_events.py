@@ -168,7 +168,7 @@ def test_decisions_are_made_on_the_newest_objects() -> None:
     newer.annotations.name = "newer"
     write(store, newer, task("taken", "s", on="id9", state=S.ASSIGNED))
     store.tasks.drop("gone")
-    (change,) = loop.decide(store, Pass.UNASSIGNED, NOW).changes
+    (change,) = loop.decide(store, Pass.PLACE, NOW).changes
     assert isinstance(change, Update)
     assert isinstance(change.obj, api.Task)
     assert (change.obj.id, change.obj.annotations.name, change.obj.node_id) == ("changed", "newer", "id1")

@@ -176,6 +176,18 @@ def test_max_replicas_and_host_ports() -> None:
     }
 
 
+def test_one_pass_counts_preassigned_and_unassigned_together() -> None:
+    """What a global service's task takes of a node in a pass, a replicated one does not get in the same transaction."""
+    tasks = [task(1, "everywhere", on="node001"), task(2, "somewhere")]
+    for t in tasks:
+        t.spec.resources.reservations.nano_cpus = 3_000_000_000
+    store = new_store(service("everywhere"), service("somewhere"), node(1, cpus=4), *tasks)
+    loop = Scheduler()
+    commit(store, [change for key in loop.everything(store) for change in loop.decide(store, key, NOW).changes], NOW)
+    states = {t.service_id: t.status.state for t in store.tasks}
+    assert states == {"everywhere": S.ASSIGNED, "somewhere": S.PENDING}
+
+
 def test_faulty_node_comes_last() -> None:
     """A node on which five tasks of this version failed within five minutes is used only when nothing else is left. [scheduling 5.2]"""
     store = new_store(service(), node(1), node(2))
@@ -193,7 +205,7 @@ def test_faulty_node_comes_last() -> None:
     for t in waiting:
         write(store, t)
         list(loop.on_event(Event(Kind.TASK, Action.CREATE, t)))
-    commit(store, list(loop.decide(store, Pass.UNASSIGNED, NOW).changes), NOW)
+    commit(store, list(loop.decide(store, Pass.PLACE, NOW).changes), NOW)
     assert spread_of(store) == {"node002": 3}
 
 

@@ -35,7 +35,7 @@ def test_a_large_service_is_placed_evenly() -> None:
     loop = Scheduler()
     list(loop.everything(store))
     entries = 0
-    while (decision := loop.decide(store, Pass.UNASSIGNED, NOW)).changes:
+    while (decision := loop.decide(store, Pass.PLACE, NOW)).changes:
         assert len(decision.changes) <= defaults.MAX_TRANSACTION_CHANGES
         entries += 1
         for event in commit(store, list(decision.changes), NOW, entries):

@@ -22,10 +22,9 @@ CONFIRMED = "scheduler confirmed task can run on preassigned node"
 
 
 class Pass(enum.Enum):
-    """What may need doing. Preassigned tasks go first, so that global services get their resources before replicated ones."""
+    """The one thing that may need doing. Two decisions in one transaction would not see what each other takes of a node."""
 
-    PREASSIGNED = 1
-    UNASSIGNED = 2
+    PLACE = 1
 
 
 class Scheduler:
@@ -47,16 +46,17 @@ class Scheduler:
         """Keep the mirror; work is waiting when something arrived or room was made."""
         return tuple(Pass) if self._mirror.on_event(event) else ()
 
-    def decide(self, view: View, key: Pass, now: float) -> Decision:
-        """Place what can be placed, at most one transaction full, and say why the rest waits."""
+    def decide(self, view: View, key: Pass, now: float) -> Decision:  # noqa: ARG002 - there is one key
+        """Place what can be placed, at most one transaction full, and say why the rest waits.
+
+        Preassigned tasks go first, so that global services get their resources before replicated ones.
+        """
         work = _Placement(self._mirror, view, now)
-        if key is Pass.PREASSIGNED:
-            work.confirm(list(self._mirror.preassigned.values()))
-        else:
-            for group in _groups(self._mirror.unassigned.values()):
-                work.place(group)
-                if work.full:
-                    break
+        work.confirm(list(self._mirror.preassigned.values()))
+        for group in _groups(self._mirror.unassigned.values()):
+            if work.full:
+                break
+            work.place(group)
         return Decision(changes=work.changes, again=work.full)
 
 
