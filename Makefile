@@ -9,7 +9,7 @@ CODE := src tests tools bench
 CYCLES ?= 10
 MANAGERS ?= 3
 
-.PHONY: help venv demo test chaos check lint types shape contracts proto stale scenarios scenarios-check format bench clean
+.PHONY: help venv demo test chaos check lint types shape contracts proto stale scenarios scenarios-check format bench sim sim-deep clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,15 @@ bench: $(VENV)/dev.stamp ## Run the benchmarks; one JSON object a line
 	$(BIN)/python -m bench.control
 	$(BIN)/python -m bench.failover
 	$(BIN)/python -m bench.replicas
+
+SEEDS ?= 300
+SIM = $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(if $(SCENARIO),--scenario $(SCENARIO))
+
+sim: $(VENV)/dev.stamp ## Simulate clusters: SEEDS=n of them, or SEED=x again with its trace; SCENARIO=.. for a particular kind
+	$(BIN)/python -m tools.sim $(SIM)
+
+sim-deep: $(VENV)/dev.stamp ## Simulate 10,000 clusters on all cores; ends with one line of JSON
+	$(BIN)/python -m tools.sim --seeds 10000
 
 clean: ## Remove what make made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info

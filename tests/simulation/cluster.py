@@ -8,34 +8,38 @@ end of the trace.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 import random
 import secrets
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
 from pyswarm.api import v1 as api
-from pyswarm.errors import NotFound, SwarmError
+from pyswarm.errors import SwarmError
+from pyswarm.manager.store import Kind
+from pyswarm.raft.node import RaftSettings
 from tests.simulation import ending
 from tests.simulation.judge import Judge
 from tests.simulation.loop import Deadlock, Livelock, SimLoop
 from tests.simulation.loop import run as run_loop
-from tests.simulation.managers import LogFactory, SimManager, founding_root, single_raft
+from tests.simulation.managers import SimManager, edge, founding_root
 from tests.simulation.network import Network
 from tests.simulation.nodes import SimNode
 from tests.simulation.process import Process
-from tests.simulation.trace import Trace, tail
+from tests.simulation.scenarios import SCENARIOS, Scenario, typical
+from tests.simulation.trace import Trace, short, tail
 from tests.simulation.trouble import Containers, Trouble
 from tests.simulation.users import Histories, User
 
 TAIL_LINES = 60
 EXPECTED_ERRORS = (
     "nodes not moved to unknown",  # the log refused: leadership is being lost
-    "node not marked down node",  # it was removed before its session ran out
+    "this node was removed from the cluster",
 )
 
 
@@ -46,27 +50,8 @@ class Violation(AssertionError):
         self.seed = seed
         self.what = text
         self.trace = trace
-        replay = f"Replay: make sim SEED={seed}"
+        replay = f"Replay: make sim SEED={seed} (and SCENARIO=.. if it was a particular one)"
         super().__init__(f"seed {seed}: {text}\n\nThe last events (seconds, who, what):\n{tail(trace.lines(), TAIL_LINES)}\n\n{replay}")
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What a run is made of. Spans are virtual seconds."""
-
-    managers: int = 1
-    workers: int = 3
-    users: int = 2
-    services: int = 3
-    span: float = 40.0
-    rest: float = 240.0
-    quiet: float = 12.0
-    tick: float = 1.0
-    trouble: Callable[[Cluster, random.Random], Trouble] = Trouble
-    make_log: Callable[[Scenario, random.Random], LogFactory] | None = None
-    prepare: Callable[[Cluster], None] = lambda _: None
-    prepare_worker: Callable[[SimNode], None] = lambda _: None
-    """Called with everything that is made before it starts: where tests plant bugs."""
 
 
 @dataclass
@@ -85,8 +70,9 @@ class Outcome:
 class Cluster:
     """All members, users and the network between them."""
 
-    fewest_workers = 2
+    fewest_workers = 1
     most_workers = 6
+    most_managers = 7
 
     def __init__(self, seed: int, scenario: Scenario, loop: SimLoop, chance: random.Random, *, echo: bool = False) -> None:
         self.seed = seed
@@ -98,41 +84,69 @@ class Cluster:
         self.network = Network(loop, random.Random(chance.random()))
         self.histories = Histories()
         self.containers = Containers(seed)
-        make = scenario.make_log(scenario, chance) if scenario.make_log else single_raft(scenario.tick, chance.choice((0, 30, 200)))
-        self.managers = [
-            SimManager(f"m{n + 1}", self.network, random.Random(chance.random()), self.trace, self.judge, make)
-            for n in range(scenario.managers)
-        ]
-        for manager in self.managers:
-            manager.peers = {m.node_id: m.address for m in self.managers if m is not manager}
-        addresses = [(m.node_id, m.address) for m in self.managers]
-        self.users = [
-            User(
-                f"user{n}",
-                self.network,
-                random.Random(chance.random()),
-                self.trace,
-                self.histories,
-                [a for _, a in addresses],
-                scenario.services,
-            )
-            for n in range(scenario.users)
-        ]
+        self.settings = RaftSettings(scenario.tick, scenario.heartbeat_tick, 10)
+        self.managers: list[SimManager] = []
+        self.former: list[SimManager] = []
+        """Managers switched off for good."""
+        for _ in range(scenario.managers):
+            self._new_manager()
+        self.users = [self._user(f"user{n}") for n in range(scenario.users)]
+        self.operator = self._user("operator")
         self.workers: list[SimNode] = []
         self.retired: list[SimNode] = []
+        self.slow_disks: set[str] = set()
         self.calm = False
-        self._addresses = addresses
         self._keepers: asyncio.TaskGroup
         self._keepers_running: list[asyncio.Task[None]] = []
         self._joined = 0
 
+    def _user(self, name: str) -> User:
+        chance = random.Random(self.chance.random())
+        user = User(name, self.network, chance, self.trace, self.histories, self._addresses, self.scenario.services)
+        if self.scenario.busy:
+            user.pause = 0.2
+        return user
+
     # --- members
+
+    def _addresses(self) -> list[str]:
+        """Where a manager may be."""
+        return [m.address for m in self.managers if not m.demoted]
+
+    def _peers(self) -> list[tuple[str, str]]:
+        return [(m.node_id, m.address) for m in self.managers if m.node_id and not m.demoted]
+
+    def _new_manager(self) -> SimManager:
+        chance, founds = random.Random(self.chance.random()), not self.managers
+        name = f"m{len(self.managers) + len(self.former) + 1}"
+        manager = SimManager(
+            name,
+            self.network,
+            chance,
+            self.trace,
+            self.judge,
+            self.settings,
+            founds=founds,
+            snapshot_interval=self.scenario.snapshot_interval,
+        )
+        manager.others = lambda: [address for address in self._addresses() if address != manager.address]
+        self.managers.append(manager)
+        return manager
+
+    def add_manager(self) -> None:
+        """A new machine that joins as a manager as soon as it can."""
+        self._keep(self._keep_manager(self._new_manager()))
+
+    def node_of(self, member: SimManager | SimNode) -> api.Node | None:
+        """The committed node object of a member."""
+        found: api.Node | None = self.judge.truth(Kind.NODE, member.node_id)
+        return found
 
     async def add_worker(self) -> None:
         """A new machine that joins as soon as it can."""
         self._joined += 1
         chance = random.Random(self.chance.random())
-        worker = SimNode(f"w{self._joined}", self.network, chance, self.trace, self.judge, self._addresses, self.containers)
+        worker = SimNode(f"w{self._joined}", self.network, chance, self.trace, self.judge, self._peers, self.containers)
         self.scenario.prepare_worker(worker)
         self.workers.append(worker)
         self._keep(self._keep_worker(worker))
@@ -140,14 +154,18 @@ class Cluster:
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         self._keepers_running.append(self._keepers.create_task(work))
 
-    async def retire(self, worker: SimNode) -> None:
-        """Switch a machine off for good, and remove its node as soon as the cluster lets us."""
-        if worker.gone:
+    async def retire(self, worker: SimNode, after: float | None = None) -> None:
+        """Switch a machine off for good. With `after` its node is removed by force first, and it goes on for so many seconds."""
+        if worker.gone or worker not in self.workers:
             return
-        self.trace("operator", f"retires {worker.name}")
-        worker.gone = True
         self.workers.remove(worker)
         self.retired.append(worker)
+        if after is not None:
+            with contextlib.suppress(SwarmError):
+                await self.operator.remove_node(worker.node_id)
+            await asyncio.sleep(after)
+        self.trace("operator", f"switches {worker.name} off")
+        worker.gone = True
         if worker.process is not None:
             worker.process.die()
         worker.machine.containers.clear()
@@ -156,7 +174,23 @@ class Cluster:
         while True:
             manager.start()
             await manager.stopped()
-            await asyncio.sleep(self._downtime())
+            while manager.demoted and not self._wanted_as_manager(manager):  # noqa: ASYNC110 - of what others see in the store
+                await asyncio.sleep(0.5)
+            await self._downtime()
+
+    def _wanted_as_manager(self, manager: SimManager) -> bool:
+        node = self.node_of(manager)
+        return node is not None and node.spec.desired_role == node.role == api.NodeRole.MANAGER
+
+    async def _follow_roles(self) -> None:
+        """What a node does that learns of its new role: its manager ends."""
+        while True:
+            await asyncio.sleep(0.7)
+            for manager in self.managers:
+                node = self.node_of(manager)
+                if node is not None and node.role == api.NodeRole.WORKER and manager.process is not None and not manager.demoted:
+                    manager.demoted = True
+                    manager.process.stop()
 
     async def _keep_worker(self, worker: SimNode) -> None:
         joining = Process(self.loop, worker.name, self.trace)
@@ -166,15 +200,25 @@ class Cluster:
         while not worker.gone:
             worker.start()
             await worker.stopped()
-            await asyncio.sleep(self._downtime())
+            await self._downtime()
 
-    def _downtime(self) -> float:
-        return 0.5 if self.calm else self.chance.choice((0.2, 3.0, 20.0)) * self.chance.random()
+    def disk_delay(self, seconds: float) -> float:
+        """How long a piece of work in a thread takes that normally takes `seconds`."""
+        process = self.loop.group_of.get()
+        if isinstance(process, Process) and process.host in self.slow_disks:
+            return seconds + self.chance.uniform(0.1, 3)
+        return seconds
+
+    async def _downtime(self) -> None:
+        """What is down comes back after a while, and soon when there is no more trouble."""
+        end = self.loop.time() + self.chance.choice((0.2, 3.0, 20.0)) * self.chance.random()
+        while self.loop.time() < end and not self.calm:  # noqa: ASYNC110 - nobody else waits for the end of trouble
+            await asyncio.sleep(min(0.5, end - self.loop.time() + 1e-6))
 
     @property
     def leader(self) -> SimManager | None:
         """The manager that leads, if one does."""
-        return next((m for m in self.managers if m.leading and m.log.is_leader), None)
+        return max((m for m in self.managers if m.leads), key=lambda m: m.term, default=None)
 
     # --- a life
 
@@ -185,17 +229,21 @@ class Cluster:
         async with asyncio.TaskGroup() as self._keepers:
             for manager in self.managers:
                 self._keep(self._keep_manager(manager))
+            self._keep(self._follow_roles())
             for _ in range(scenario.workers):
                 await self.add_worker()
             for user in self.users:
                 user.process.start(user.run())
-            trouble = self._keepers.create_task(scenario.trouble(self, random.Random(self.chance.random())).run())
+            trouble = self._keepers.create_task(Trouble(self, random.Random(self.chance.random())).run())
             await asyncio.sleep(scenario.span)
             trouble.cancel()
             await asyncio.gather(trouble, return_exceptions=True)
             for user in self.users:
                 user.process.die()
                 await asyncio.wait([user.process.ended])
+                if user.process.failure is not None:
+                    raise user.process.failure
+                self.network.forget(user.process)
             await self._come_to_rest()
             for keeper in self._keepers_running:
                 keeper.cancel()
@@ -209,22 +257,25 @@ class Cluster:
         for member in (*self.managers, *self.workers):
             if member.process is not None:
                 member.process.fuse = 0
-        operator = User(
-            "operator",
-            self.network,
-            random.Random(self.chance.random()),
-            self.trace,
-            self.histories,
-            [a for _, a in self._addresses],
-            self.scenario.services,
-        )
-        while not all(worker.node_id for worker in self.workers):  # noqa: ASYNC110 - virtual time costs nothing
+        await asyncio.sleep(3)  # what users have begun ends
+        while not all(worker.process is not None for worker in self.workers):  # noqa: ASYNC110 - joining signals nobody
             await asyncio.sleep(0.5)
-        await self._last_wishes(operator)
+        await self._last_wishes(self.operator)
         await self._settle()
+        self._disturb_once_more()
+        await self._settle(quiet=self.scenario.quiet)
         for name in sorted(self.histories.calls):
-            await self._insist(lambda name=name: operator.read(name))  # type: ignore[misc]
-        operator.process.die()
+            await self._insist(functools.partial(self.operator.read, name))
+
+    def _disturb_once_more(self) -> None:
+        """Containers end, and now and then a machine with all its containers: nothing but their own events brings them back."""
+        for worker in self.workers:
+            running = sorted(i for i, c in worker.machine.containers.items() if c.started_at is not None and c.exit_code is None)
+            if running and self.chance.random() < 0.6:
+                self.trace("trouble", f"ends a container on {worker.name}: %s", short(running[0]))
+                worker.machine.end(running[0], self.chance.choice((0, 1)))
+        if self.chance.random() < 0.3:
+            self.chance.choice(self.workers).crash_machine()
 
     async def _insist(self, work: Callable[[], Any]) -> Any:
         """Repeat a call until it is answered."""
@@ -237,7 +288,7 @@ class Cluster:
 
     async def _last_wishes(self, operator: User) -> None:
         kinds = api.NodeSpec.Availability
-        mine = {w.node_id for w in self.workers}
+        mine = {m.node_id for m in (*self.workers, *self.managers)}
         nodes = sorted(
             (await self._insist(lambda: operator.call("ListNodes", api.ListNodesRequest()))).nodes, key=lambda n: n.description.hostname
         )
@@ -249,19 +300,13 @@ class Cluster:
             if node.role != api.NodeRole.WORKER:
                 continue
             if node.id not in mine:
-                await self._insist(lambda node=node: self._remove_node(operator, node.id))  # type: ignore[misc]
+                await self._insist(lambda node=node: operator.remove_node(node.id))  # type: ignore[misc]
                 continue
-            while not await operator.set_availability(node, wanted[node.id]):
+            while node.id in wanted and not await operator.set_availability(node, wanted[node.id]):
                 await asyncio.sleep(0.5)
                 node = (await self._insist(lambda node=node: operator.call("GetNode", api.GetNodeRequest(node_id=node.id)))).node  # type: ignore[misc]
         for name in sorted(self.histories.calls):
             await self._insist(lambda name=name: self._last_wish(operator, name))  # type: ignore[misc]
-
-    async def _remove_node(self, operator: User, node_id: str) -> None:
-        try:
-            await operator.call("RemoveNode", api.RemoveNodeRequest(node_id=node_id, force=True))
-        except NotFound:
-            return
 
     async def _last_wish(self, operator: User, name: str) -> None:
         while True:
@@ -274,34 +319,53 @@ class Cluster:
                 return
             await asyncio.sleep(0.3)
 
-    async def _settle(self) -> None:
-        """Wait until nothing is wrong, and then see that it stays so."""
+    async def _settle(self, quiet: float = 0.0) -> None:
+        """Wait until nothing is wrong; with `quiet` see that it stays so for this long, without a change."""
         end = self.loop.time() + self.scenario.rest
-        wrong = ["nobody leads"]
-        while self.loop.time() < end:
+        await asyncio.sleep(1)
+        while (wrong := self._problems()) and self.loop.time() < end:  # noqa: ASYNC110 - the whole cluster is looked at
             await asyncio.sleep(2)
-            leader = self.leader
-            wrong = ending.problems(leader.store, self.workers) if leader is not None else ["nobody leads"]
-            if not wrong:
-                break
-        if not wrong:
+        if not wrong and quiet:
             before = self.judge.work
-            await asyncio.sleep(self.scenario.quiet)
-            leader = self.leader
-            wrong = ending.problems(leader.store, self.workers) if leader is not None else ["nobody leads"]
+            await asyncio.sleep(quiet)
+            wrong = self._problems()
             if self.judge.work != before:
-                wrong.append(f"{self.judge.work - before} changes of services or tasks in {self.scenario.quiet:g} quiet seconds")
+                wrong.append(f"{self.judge.work - before} changes of services or tasks in {quiet:g} quiet seconds")
         if wrong:
             self.judge.violation("in the end " + "; ".join(wrong[:8]))
-        elif leader is not None:
+
+    def _problems(self) -> list[str]:
+        leader = self.leader
+        if leader is None:
+            return ["nobody leads"]
+        assert leader.raft is not None
+        if leader.raft.applied_index >= self.judge.index:
             self.judge.compare(leader.name, leader.store)
+        return [*self._managers_apart(leader), *ending.problems(leader.store, self.workers, [m.node_id for m in self.managers])]
+
+    def _managers_apart(self, leader: SimManager) -> Iterator[str]:
+        """Members that are not as the leader is."""
+        assert leader.raft is not None
+        members = {m.node_id for m in leader.raft.members()}
+        for manager in self.managers:
+            node = self.node_of(manager)
+            wanted = node is not None and node.spec.desired_role == api.NodeRole.MANAGER
+            if wanted != (manager.node_id in members):
+                yield f"{manager.name} is {'' if wanted else 'still '}{'not ' if wanted else ''}in the log's membership"
+            elif wanted and (manager.raft is None or manager.raft.applied_index < leader.raft.applied_index):
+                yield f"{manager.name} has applied {manager.raft and manager.raft.applied_index} of {leader.raft.applied_index} entries"
+            elif wanted:
+                self.judge.compare(manager.name, manager.store)
 
     async def close(self) -> None:
         """End everything that is still alive."""
-        for process in [m.process for m in (*self.workers, *self.retired, *self.managers)] + [u.process for u in self.users]:
-            if process is not None and process.alive:
-                process.die()
-                await asyncio.wait([process.ended], timeout=60)
+        members = (*self.workers, *self.retired, *self.managers, *self.former)
+        processes = [m.process for m in members] + [u.process for u in (*self.users, self.operator)]
+        ending = [process for process in processes if process is not None and process.running]
+        for process in ending:
+            process.die()
+        if ending:
+            await asyncio.wait([process.ended for process in ending], timeout=60)
         for worker in (*self.workers, *self.retired):
             worker.close()
 
@@ -309,50 +373,56 @@ class Cluster:
 # --- running
 
 
-def run(seed: int, scenario: Scenario | None = None, *, echo: bool = False, keep_lines: bool = False) -> Outcome:
-    """One life. Raises Violation."""
-    scenario = scenario or Scenario()
+def run(seed: int, scenario: Scenario | str | None = None, *, echo: bool = False, keep_lines: bool = False) -> Outcome:
+    """One life, by default of a `typical` cluster; a name is one of SCENARIOS. Raises Violation."""
     chance = random.Random(seed)
+    if not isinstance(scenario, Scenario):
+        scenario = (SCENARIOS[scenario] if scenario else typical)(chance)
     disk = chance.choice((0.0001, 0.002, 0.02))
+    threads = random.Random(chance.random())
+    made: list[Cluster] = []
 
-    def thread_delay(_: object) -> float:
-        return disk * (0.5 + chance.random())
+    async def life(loop: SimLoop) -> None:
+        made.append(Cluster(seed, scenario, loop, chance, echo=echo))
+        await _life(made[0])
 
     founding_root()  # made outside of the seed's randomness: it is kept for the runs after this one
-    with seeded_secrets(random.Random(chance.random())):
-        return run_loop(lambda loop: _life(seed, scenario, loop, chance, echo=echo, keep_lines=keep_lines), thread_delay)
-
-
-async def _life(seed: int, scenario: Scenario, loop: SimLoop, chance: random.Random, *, echo: bool, keep_lines: bool) -> Outcome:
-    cluster = Cluster(seed, scenario, loop, chance, echo=echo)
-    judge = cluster.judge
-    with _logs(cluster, echo=echo):
-        living = loop.create_task(cluster.live())
+    part = random.Random(chance.random())
+    with seeded_secrets(part), _logs(made, echo=echo), edge(lambda: made[0].network, scenario.tick, random.Random(part.random())):
         try:
-            await asyncio.wait([living, judge.found], return_when=asyncio.FIRST_COMPLETED)
-            if living.done():
-                living.result()
+            run_loop(life, lambda _: made[0].disk_delay(disk * (0.5 + threads.random())))
         except (Livelock, Deadlock) as error:
-            judge.violation(str(error), error)
-        finally:
-            living.cancel()
-            await asyncio.wait([living])
-            await cluster.close()
-        if judge.finding is None and loop.errors:
-            judge.violation(loop.errors[0])
-        if judge.finding is None and (wrong := cluster.histories.unexplained()):
-            judge.violation(wrong)
-    if judge.finding is not None:
-        raise Violation(seed, judge.finding, cluster.trace) from judge.cause
-    lines = cluster.trace.lines() if keep_lines else []
-    digest = cluster.trace.digest() if keep_lines else ""
+            made[0].judge.violation(str(error), error)
+    cluster = made[0]
+    if cluster.judge.finding is not None:
+        raise Violation(seed, cluster.judge.finding, cluster.trace) from cluster.judge.cause
     calls = sum(map(len, cluster.histories.calls.values()))
-    return Outcome(seed, loop.time(), judge.commits, loop.steps, calls, digest, lines)
+    outcome = Outcome(seed, cluster.loop.time(), cluster.judge.commits, cluster.loop.steps, calls)
+    if keep_lines:
+        outcome.lines, outcome.digest = cluster.trace.lines(), cluster.trace.digest()
+    return outcome
 
 
-@contextmanager
+async def _life(cluster: Cluster) -> None:
+    judge, loop = cluster.judge, cluster.loop
+    living = loop.create_task(cluster.live())
+    try:
+        await asyncio.wait([living, judge.found], return_when=asyncio.FIRST_COMPLETED)
+        if living.done():
+            living.result()
+    finally:
+        living.cancel()
+        await asyncio.wait([living])
+        await cluster.close()
+    if judge.finding is None and loop.errors:
+        judge.violation(loop.errors[0])
+    if judge.finding is None and (wrong := cluster.histories.unexplained()):
+        judge.violation(wrong)
+
+
+@contextlib.contextmanager
 def seeded_secrets(chance: random.Random) -> Iterator[None]:
-    """The standard library's secret numbers come from the seed, for the length of a `with` block."""
+    """Secret numbers of the standard library come from the seed, for the length of a `with` block. They guard nothing here."""
     kept = secrets.token_bytes, secrets.randbits, secrets.randbelow
     secrets.token_bytes = lambda nbytes=None: chance.randbytes(nbytes or 32)
     secrets.randbits = chance.getrandbits
@@ -363,19 +433,20 @@ def seeded_secrets(chance: random.Random) -> Iterator[None]:
         secrets.token_bytes, secrets.randbits, secrets.randbelow = kept
 
 
-@contextmanager
-def _logs(cluster: Cluster, *, echo: bool) -> Iterator[None]:
-    """What the processes log goes into the trace: everything in a replay, else errors only. An error that should not be is a finding."""
+@contextlib.contextmanager
+def _logs(made: Sequence[Cluster], *, echo: bool) -> Iterator[None]:
+    """What the processes log goes into the trace: in a replay everything, else errors only. An error that should not be is a finding."""
 
     def note(_logger: Any, method: str, event: dict[str, Any]) -> Any:
+        cluster = made[0]
         process = cluster.loop.group_of.get(None)
         name = process.name if isinstance(process, Process) else "?"
         text = str(event.pop("event"))
         error = event.pop("exc_info", None)
         facts = " ".join(f"{key}={value}" for key, value in event.items())
-        cluster.trace(name, "log %s: %s %s %s", method, text, facts, repr(error) if error else "")
+        cluster.trace(name, f"log {method}: %s %s %s", text, facts, repr(error) if error else "")
         alive = isinstance(process, Process) and process.alive
-        if method in {"error", "critical", "exception"} and alive and not f"{text} {facts}".startswith(EXPECTED_ERRORS):
+        if method in {"error", "critical", "exception"} and alive and not text.startswith(EXPECTED_ERRORS):
             cluster.judge.violation(f"{name} logs an error: {text} {facts} {error!r}", error if isinstance(error, BaseException) else None)
         raise structlog.DropEvent
 

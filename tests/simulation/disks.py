@@ -55,6 +55,11 @@ class ManagerDisks:
         self._snapshots = _found(self._snapshots, 0, False)
 
     @property
+    def never_used(self) -> bool:
+        """Nothing was ever written."""
+        return not self._log.durable and not self._snapshots.durable
+
+    @property
     def synced(self) -> Sequence[MemoryDisk]:
         """To look at."""
         return self._log, self._snapshots

@@ -15,21 +15,26 @@ if TYPE_CHECKING:
     from tests.simulation.nodes import SimNode
 
 S = api.TaskState
+N = api.NodeStatus.State
 Availability = api.NodeSpec.Availability
 
 
-def problems(store: Store, workers: Sequence[SimNode]) -> list[str]:
-    """What is not as it should be in the end. One sentence each."""
-    return [*_nodes(store, workers), *_services(store), *_tasks(store), *_machines(store, workers), *_databases(store, workers)]
+def problems(store: Store, workers: Sequence[SimNode], managers: Sequence[str] = ()) -> list[str]:
+    """What is not as it should be in the end, one sentence each. `managers` are node ids of machines without an agent."""
+    return [*_nodes(store, workers, managers), *_services(store), *_tasks(store), *_machines(store, workers), *_databases(store, workers)]
 
 
-def _nodes(store: Store, workers: Sequence[SimNode]) -> Iterator[str]:
+def _nodes(store: Store, workers: Sequence[SimNode], managers: Sequence[str]) -> Iterator[str]:
     for worker in workers:
         node = store.nodes.get(worker.node_id)
         if node is None:
             yield f"{worker.name} is not in the store"
-        elif node.status.state != api.NodeStatus.READY:
-            yield f"{worker.name} is {api.NodeStatus.State.Name(node.status.state)}"
+        elif node.status.state != N.READY:
+            yield f"{worker.name} is {N.Name(node.status.state)}"
+    present = {*managers, *(worker.node_id for worker in workers)}
+    for node in store.nodes:
+        if node.role == api.NodeRole.WORKER and node.id not in present and node.status.state != N.DOWN:
+            yield f"node {short(node.id)}, whose machine is gone, is {N.Name(node.status.state)}"
 
 
 def _services(store: Store) -> Iterator[str]:
@@ -53,7 +58,9 @@ def _global(store: Store, name: str, running: Sequence[api.Task]) -> Iterator[st
     on = [t.node_id for t in running]
     for node in store.nodes:
         count = on.count(node.id)
-        ready = node.status.state == api.NodeStatus.READY
+        if node.status.state == N.DOWN:
+            continue
+        ready = node.status.state == N.READY
         wanted = {0, 1} if node.spec.availability == Availability.PAUSE else {int(ready and node.spec.availability == Availability.ACTIVE)}
         if count not in wanted:
             yield f"{name} has {count} tasks on node {short(node.id)}"
@@ -62,16 +69,18 @@ def _global(store: Store, name: str, running: Sequence[api.Task]) -> Iterator[st
 def _tasks(store: Store) -> Iterator[str]:
     for task in store.tasks:
         place = f"task {short(task.id)} of {task.service_annotations.name}.{task.slot}"
-        if task.service_id not in store.services:
+        node = store.nodes.get(task.node_id)
+        # Nobody will hear of the tasks there for a day.
+        lost = node is not None and node.status.state == N.DOWN
+        if task.service_id not in store.services and not lost:
             yield f"{place} is left of a service that is gone"
-        if task.desired_state <= S.RUNNING and task.status.state != S.RUNNING:
-            yield f"{place} is {S.Name(task.status.state)} ({task.status.err})"
-        if task.desired_state > S.RUNNING and task.status.state <= S.RUNNING:
+        if task.desired_state <= S.RUNNING and (task.status.state != S.RUNNING or lost):
+            yield f"{place} is {S.Name(task.status.state)} ({task.status.err})" + (" on a lost node" if lost else "")
+        if task.desired_state > S.RUNNING and task.status.state <= S.RUNNING and not lost:
             yield f"{place} is still {S.Name(task.status.state)}"
         if is_over(task):
             yield f"{place} is over and not deleted"
-        node = store.nodes.get(task.node_id)
-        if node is not None and task.status.state <= S.RUNNING and node.spec.availability == Availability.DRAIN:
+        if node is not None and not lost and task.status.state <= S.RUNNING and node.spec.availability == Availability.DRAIN:
             yield f"{place} is on a drained node"
 
 

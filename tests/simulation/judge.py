@@ -31,6 +31,7 @@ class Judge:
         self._trace = trace
         self._truth: dict[tuple[Kind, str], Any] = {}
         self._history: dict[int, Sequence[Event]] = {}
+        self._leaders: dict[int, str] = {}
         self._doubled: set[tuple[str, int | str]] = set()
         """Places in which a start-first update put a second task; it may stay for a while after the update is gone."""
 
@@ -46,8 +47,8 @@ class Judge:
     def applied(self, manager: str, store: Store, index: int, events: Sequence[Event]) -> None:
         """A manager applied an entry: the first one to do so fixes what it says, and it is judged."""
         if index <= self.index:
-            known = self._history.get(index)
-            if known is not None and not _same(known, events):
+            known = self._history.get(index, ())
+            if index > self.index - _REMEMBERED and not _same(known, events):
                 self.violation(f"entry {index} was applied differently by {manager}: {events} instead of {known}")
             return
         self.index = index
@@ -64,12 +65,21 @@ class Judge:
         """A manager loaded a snapshot; what follows is applied to it."""
         self._trace(manager, "restored a snapshot: %s tasks", len(store.tasks))
 
-    def leads(self, manager: str, store: Store, index: int) -> None:
-        """Whoever leads has everything that anybody ever applied, and nothing else."""
+    def leads(self, manager: str, store: Store, term: int, index: int) -> None:
+        """One leader per term; and whoever leads in the newest term has everything that anybody ever applied, and nothing else."""
+        other = self._leaders.setdefault(term, manager)
+        if other != manager:
+            self.violation(f"{manager} leads in term {term}, and so did {other}")
+        if term < max(self._leaders):
+            return  # it was frozen, or cut off, and does not know better yet
         if index < self.index:
             self.violation(f"{manager} leads with entry {index}, but {self.index} was applied before")
-        elif index == self.index:
+        else:
             self.compare(manager, store)
+
+    def truth(self, kind: Kind, object_id: str) -> Any:
+        """What was committed, as far as any manager applied it; None if there is no such object."""
+        return self._truth.get((kind, object_id))
 
     def compare(self, manager: str, store: Store) -> None:
         """A store that applied everything holds what the entries say."""
@@ -124,7 +134,7 @@ class Judge:
             return
         present = [t for t in store.tasks.find(by.node(node_id)) if S.ASSIGNED <= t.status.state <= S.RUNNING]
         if wrong := overcommitted(node.description.resources, present):
-            self.violation(f"on node {node_id} {wrong}")
+            self.violation(f"on node {short(node_id)} {wrong}: {'; '.join(map(_load, present))}")
 
     # --- the machines
 
@@ -160,6 +170,13 @@ def overcommitted(capacity: api.Resources, tasks: Iterable[api.Task]) -> str:
     if memory > capacity.memory_bytes:
         return f"{memory >> 20} of {capacity.memory_bytes >> 20} MiB of memory are reserved"
     return ""
+
+
+def _load(task: api.Task) -> str:
+    wanted = task.spec.resources.reservations
+    size = f"{wanted.nano_cpus / 1e9:g} processors, {wanted.memory_bytes >> 20} MiB"
+    place = f"{task.service_annotations.name}.{task.slot or '*'}"
+    return f"{short(task.id)} ({place}) {S.Name(task.status.state)}, wanted {S.Name(task.desired_state)}: {size}"
 
 
 def _same(one: Sequence[Event], other: Sequence[Event]) -> bool:

@@ -8,12 +8,12 @@ therefore a function of its seed; tasks hash by their number, so that not even t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
 from itertools import count
 from typing import Any, TypeVar
 
@@ -118,8 +118,9 @@ class SimLoop(asyncio.BaseEventLoop):
         if not soon:
             if not timers:
                 raise Deadlock("nothing is left to happen")
-            self._now = max(self._now, timers[0][0])
-            self._idle_steps = 0
+            if timers[0][0] > self._now:
+                self._now = timers[0][0]
+                self._idle_steps = 0
         now = self._now
         while timers and timers[0][0] <= now:
             soon.append(heapq.heappop(timers)[2])
@@ -193,7 +194,7 @@ class SimLoop(asyncio.BaseEventLoop):
             self.errors.append(f"{context.get('message')}: {context.get('exception')!r}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
     """Reference cycles stay until the end: their collection would run finalizers at moments that depend on the runs before."""
     enabled = gc.isenabled()
@@ -213,11 +214,13 @@ def run(main: Callable[[SimLoop], Coroutine[Any, Any, R]], thread_delay: Callabl
         try:
             return loop.run_until_complete(main(loop))
         finally:
-            _wind_up(loop)
+            with contextlib.suppress(Livelock, Deadlock):  # known already, or of no importance any more
+                _wind_up(loop)
+            loop.close()
 
 
 def _wind_up(loop: SimLoop) -> None:
-    for group in list(loop.frozen):
+    for group in sorted(loop.frozen, key=repr):
         loop.thaw(group)
     for _ in range(10):
         left = sorted((task for task in asyncio.all_tasks(loop) if not task.done()), key=hash)
@@ -227,4 +230,3 @@ def _wind_up(loop: SimLoop) -> None:
             task.cancel()
         loop.run_until_complete(asyncio.wait(left, timeout=60))
     loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()

@@ -1,99 +1,84 @@
-"""A simulated manager: the real store, log, control loops, dispatcher, signer and control service; only sockets and files are not there."""
+"""A simulated manager: the real `Manager` with everything in it; only sockets, TLS and files are not there.
+
+`edge` puts the simulated network, disks and chance in place of the machine's for the length of a run. The life around the manager (joining,
+what its node does when its role changes) is what `node.Node` does, in a few lines.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+from unittest import mock
+
+import grpc.aio
+from pysyncobj.node import Node
 
 from pyswarm.api import v1 as api
+from pyswarm.api.swarmkit import ca_pb2_grpc
+from pyswarm.ca.credentials import Credentials, SecurityConfig
+from pyswarm.ca.keystore import KEK, KeyStore, _KeyFile
 from pyswarm.ca.root import RootCA
-from pyswarm.ca.server import CAService
-from pyswarm.ca.signer import Signer
 from pyswarm.ca.update import initial_root
-from pyswarm.clock import Clock
-from pyswarm.errors import Unavailable
-from pyswarm.manager import genesis
-from pyswarm.manager.allocator import Allocator
-from pyswarm.manager.control.control_service import ControlService
-from pyswarm.manager.dispatcher.service import DispatcherService
-from pyswarm.manager.keymanager import KeyManager
-from pyswarm.manager.leadership import Leadership, supervise
-from pyswarm.manager.loop import Driver, Loop
-from pyswarm.manager.orchestrator.constraintenforcer import ConstraintEnforcer
-from pyswarm.manager.orchestrator.global_ import Global
-from pyswarm.manager.orchestrator.reaper import Reaper
-from pyswarm.manager.orchestrator.replicated import Replicated
-from pyswarm.manager.rolemanager import RoleManager
-from pyswarm.manager.scheduler.scheduler import Scheduler
+from pyswarm.errors import FailedPrecondition, SwarmError, Unavailable
+from pyswarm.manager import manager as production
+from pyswarm.manager.manager import Manager, ManagerConfig
 from pyswarm.manager.store import Store
-from pyswarm.raft.log import Log, StateMachine
+from pyswarm.raft import filter as screen
+from pyswarm.raft import replica as replicas
 from pyswarm.raft.node import RaftNode, RaftSettings
-from pyswarm.rpc.caller import Caller
+from pyswarm.rpc import channel, managers
+from pyswarm.rpc.caller import MANAGER
+from tests.simulation import csrs
 from tests.simulation.disks import ManagerDisks, PowerCut
 from tests.simulation.judge import Judge
-from tests.simulation.network import Connection, Network
+from tests.simulation.network import Network
 from tests.simulation.process import EPOCH, Process, SkewedClock
 from tests.simulation.trace import Trace
+from tests.simulation.wire import Channel, ControlServer, Port, RemoteServer, SeededRandom
 
 ORGANIZATION = "cluster1"
-DISPATCHER = frozenset({"Session", "Heartbeat", "UpdateTaskStatus", "UpdateVolumeStatus", "Assignments", "Tasks"})
-CA = frozenset({"IssueNodeCertificate", "NodeCertificateStatus", "GetRootCACertificate"})
+LOOK_SECONDS = 1.0
+"""How often managers look whether another one leads, instead of every quarter of a second: most of the cost of virtual time."""
 
 
-class RunningLog(Log, Protocol):
-    """What a manager needs of its log besides `Log`."""
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        ...
-
-    async def started(self) -> None:
-        """Return when the state on disk is loaded."""
-        ...
-
-
-class LogFactory(Protocol):
-    """Makes a manager's member of the replicated log, once for each of its lives."""
-
-    def __call__(self, manager: SimManager, machine: StateMachine, clock: Clock, process: Process) -> RunningLog:
-        """`manager.disks` survive; `manager.network` and the addresses in `manager.peers` lead to the others."""
-        ...
+@functools.cache
+def root_ca() -> RootCA:
+    """One root for all simulations: nothing depends on what is in it."""
+    return RootCA.create(now=EPOCH)
 
 
 @functools.cache
 def founding_root() -> api.RootCA:
-    """One root for all simulations: nothing depends on what is in it."""
-    return initial_root(RootCA.create(now=EPOCH))
+    """What the cluster object says about it."""
+    return initial_root(root_ca())
 
 
-def single_raft(tick: float = 1.0, snapshot_interval: int = 0) -> LogFactory:
-    """The raft node of a cluster with one manager."""
-
-    def make(manager: SimManager, machine: StateMachine, clock: Clock, process: Process) -> RunningLog:
-        config = api.RaftConfig(snapshot_interval=snapshot_interval, log_entries_for_slow_followers=5)
-        return RaftNode(
-            node_id=manager.node_id,
-            cluster_id=ORGANIZATION,
-            directory=Path("/memory"),
-            machine=machine,
-            data_key=b"k" * 32,
-            clock=clock,
-            settings=RaftSettings(tick=tick),
-            config=lambda: config,
-            addr=manager.address,
-            open_directory=lambda _: manager.disks.boot(process),
-        )
-
-    return make
+def credentials(node_id: str, role: str) -> Credentials:
+    """What a node shows; only the names in it count."""
+    return Credentials(b"cert", b"key", b"root", node_id, ORGANIZATION if node_id else "", role, b"issuer", b"issuer key", 0.0, 1e12)
 
 
-def control_loops(is_member: Callable[[str], bool]) -> list[Loop[Any]]:
-    """The loops that `manager.Manager` runs while it leads."""
-    return [Allocator(), Scheduler(), ConstraintEnforcer(), Reaper(), Replicated(), Global(), RoleManager(is_member)]
+class MemoryKeyStore(KeyStore):
+    """The key file in memory. It outlives its process."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/memory/certificates"))
+        self._content = _KeyFile("EC PRIVATE KEY", b"key", KEK(b""), {})
+        self.process: Process | None = None
+
+    def _open(self) -> _KeyFile:
+        return self._content
+
+    def _save(self, content: _KeyFile) -> None:
+        if self.process is None or not self.process.effect():
+            raise PowerCut
+        self._content = content
+        self._adopt(content)
 
 
 class Watched:
@@ -125,51 +110,77 @@ class SimManager:
     """A manager with its disks, through any number of lives. Serves at its address while a process runs."""
 
     def __init__(
-        self, name: str, network: Network, chance: random.Random, trace: Trace, judge: Judge, make_log: LogFactory, heartbeat: float = 0.0
+        self,
+        name: str,
+        network: Network,
+        chance: random.Random,
+        trace: Trace,
+        judge: Judge,
+        settings: RaftSettings,
+        *,
+        founds: bool,
+        snapshot_interval: int = 0,
     ) -> None:
-        self.name = self.node_id = name
+        self.name = name
         self.address = f"{name}:4242"
+        self.node_id = name if founds else ""
+        self.founds = founds
         self.network = network
         self.chance = chance
         self.disks = ManagerDisks()
-        self.peers: dict[str, str] = {}
+        self.keystore = MemoryKeyStore()
         self.process: Process | None = None
         self.clock = SkewedClock(network.loop)
-        self.store: Store
-        self.log: RunningLog
-        self.loops: Callable[[Callable[[str], bool]], list[Loop[Any]]] = control_loops
-        self.leading = False
+        self.manager: Manager | None = None
+        self.others: Callable[[], list[str]] = list
+        self.demoted = False
+        """It ended because it is no manager any more."""
+        self.gone = False
+        self.settings = settings
+        self.snapshot_interval = snapshot_interval
         self._trace = trace
-        self._judge = judge
-        self._make_log = make_log
-        self._heartbeat = heartbeat
-        self._control: ControlService
-        self._dispatcher: DispatcherService
-        self._ca: CAService
-        self._signer: Signer
-        network.servers[self.address] = self
+        self.judge = judge
+
+    @property
+    def raft(self) -> RaftNode | None:
+        """The log of the present life."""
+        return self.manager.raft if self.manager is not None and self.alive else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process runs."""
+        return self.process is not None and self.process.alive
+
+    @property
+    def store(self) -> Store:
+        """The store of the present or last life."""
+        assert self.manager is not None
+        return self.manager.store
+
+    @property
+    def leads(self) -> bool:
+        """Whether it says so."""
+        return self.raft is not None and self.raft.is_leader
+
+    @property
+    def term(self) -> int:
+        """The term of its log."""
+        replica = self.raft._replica if self.raft is not None else None
+        return replica._core.term if replica is not None else 0
 
     # --- lives
 
     def start(self) -> None:
         """A new process on the disks as they are."""
-        process = Process(self.network.loop, self.name, self._trace)
+        process = Process(self.network.loop, self.name, self._trace, self.address, self)
         process.at_death = self._on_death
-        self.process = process
+        self.process = self.keystore.process = process
+        self.manager = None
+        self.demoted = False
         self._trace(self.name, "starts")
-        clock = self.clock
-        self.store = Store(clock)
-        self.log = self._make_log(self, Watched(self.store, self._judge, self.name), clock, process)
-        self.store.attach(self.log)
-        self._signer = Signer(self.store, clock, random.Random(self.chance.random()))
-        self._ca = CAService(self.store, self._signer, several_managers=False)
-        rng = random.Random(self.chance.random())
-        self._dispatcher = DispatcherService(self.store, self.log, clock, node_id=self.node_id, rng=rng)
-        self._control = ControlService(self.store, self.log, clock)
-        process.start(self._run())
+        process.start(self._live(process))
 
     def _on_death(self) -> None:
-        self.leading = False
         self._trace(self.name, "is gone")
         if self.process is not None:
             self.network.died(self.process)
@@ -183,85 +194,148 @@ class SimManager:
         failure = process.failure
         while isinstance(failure, BaseExceptionGroup):
             failure = failure.exceptions[0]
-        if failure is not None and not _is_power_cut(failure):
-            self._judge.violation(f"manager {self.name} ended with {type(failure).__name__}: {failure}", failure)
+        if failure is not None and not _is_power_cut(failure) and not _is_refusal(failure):
+            self.judge.violation(f"manager {self.name} ended with {type(failure).__name__}: {failure}", failure)
+        if failure is not None:
+            self._trace(self.name, "ended with %s", failure)
         self.disks.crash(self.chance)
+        if self.demoted:
+            self.founds = False
+            self.disks, content = ManagerDisks(), self.keystore._content
+            self.keystore = MemoryKeyStore()
+            self.keystore._content = _KeyFile(content.label, content.der, content.kek, {})
         self.process = None
 
-    async def _run(self) -> None:
-        """As `manager.Manager.run`."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.log.run(), name="raft")
-            group.create_task(self.store.run(), name="store")
-            await self.log.started()
-            group.create_task(Leadership(self.log, self._lead).run(), name="leadership")
-
-    async def _lead(self) -> None:
-        """As `manager.Manager._lead`."""
-        founding = genesis.Founding(
-            cluster_id=ORGANIZATION,
-            node_id=self.node_id,
-            root_ca=founding_root(),
+    async def _live(self, process: Process) -> None:
+        while not self.node_id:
+            await self._enrol(process)
+        security = SecurityConfig(credentials(self.node_id, MANAGER), self.clock)
+        config = ManagerConfig(
+            state_dir=Path("/memory"),
+            listen_remote=self.address,
+            control_socket=Path(f"/memory/{self.name}.sock"),
             availability=api.NodeSpec.Availability.DRAIN,
-            heartbeat_tick=1,
-            election_tick=10,
-            autolock=False,
-            unlock_key=b"",
+            heartbeat_tick=self.settings.heartbeat_tick,
+            election_tick=self.settings.election_tick,
+            join=not (self.founds and self.disks.never_used),
         )
-        await self.store.update(lambda tx: genesis.ensure(tx, founding))
-        self.leading = True
-        self._trace(self.name, "leads from entry %s", self.log.applied_index)
-        self._judge.leads(self.name, self.store, self.log.applied_index)
-        try:
-            await supervise(self._components(), self.clock)
-        finally:
-            self.leading = False
+        self.manager = Manager(config, security, self.keystore, _signing_root, self.clock, self._other)
+        self.manager.raft.on_leadership(self._on_leadership)
+        await self.manager.run()
+        self._trace(self.name, "was removed from the log")
+        self.demoted = True
 
-    def _components(self) -> dict[str, Callable[[], Awaitable[None]]]:
-        store, clock = self.store, self.clock
-        components: dict[str, Callable[[], Awaitable[None]]] = {
-            "key manager": KeyManager(store, clock, random_bytes=self.chance.randbytes).run,
-            "dispatcher": self._dispatcher.run,
-            "signer": self._signer.run,
-        }
-        drivers: list[Driver[Any]] = [Driver(loop, store, clock) for loop in self.loops(self._is_member)]
-        return components | {driver.name: driver.run for driver in drivers}
+    def _on_leadership(self, leads: bool) -> None:
+        raft = self.raft
+        if not leads or raft is None:
+            self._trace(self.name, "leads no more")
+            return
+        self._trace(self.name, "leads in term %s from entry %s", self.term, raft.applied_index)
+        self.judge.leads(self.name, self.store, self.term, raft.applied_index)
 
-    def _is_member(self, node_id: str) -> bool:
-        return any(member.node_id == node_id for member in self.log.members())
+    def _other(self) -> str:
+        others = self.others()
+        if not others:
+            raise Unavailable("no other manager is known")
+        return self.chance.choice(others)
 
-    # --- serving
+    async def _enrol(self, process: Process) -> None:
+        """Get a certificate with the token for managers, once; tried again when it does not work out."""
+        await asyncio.sleep(self.chance.uniform(0.1, 1))
+        self.node_id = await enrol(self.network, process, self._other(), founding_root().join_tokens.manager, hash_of(self.name))
+        if self.node_id:
+            self._trace(self.name, "is node %s", self.node_id[:6])
 
-    def handle(self, method: str, request: Any, caller: Caller) -> Any:
-        """One call, here or, if another manager leads, there."""
-        if self.log.is_leader:
-            service: Any = self._dispatcher if method in DISPATCHER else self._ca if method in CA else self._control
-            return getattr(service, method)(request, caller)
-        leader = next((m for m in self.log.members() if m.leader and m.node_id != self.node_id), None)
-        if leader is None:
-            raise Unavailable("no manager leads")
-        if method in {"Session", "Assignments", "Tasks"}:
-            return self._relay_stream(leader.addr, method, request, caller)
-        return self._relay(leader.addr, method, request, caller)
 
-    async def _relay(self, address: str, method: str, request: Any, caller: Caller) -> Any:
-        connection = await self._to_leader(address, caller)
-        try:
-            return await connection.call(method, request)
-        finally:
-            connection.close()
+async def enrol(network: Network, process: Process, address: str, token: str, number: int) -> str:
+    """A node id for whoever brings a token; empty when that failed."""
+    opened: Any = Channel(network, process, address, None)
+    stub: Any = ca_pb2_grpc.NodeCAStub(opened)  # type: ignore[no-untyped-call,unused-ignore]
+    availability = api.NodeSpec.Availability
+    drained = availability.DRAIN if token == founding_root().join_tokens.manager else availability.ACTIVE
+    try:
+        wanted = api.IssueNodeCertificateRequest(csr=csrs.request(number), token=token, availability=drained)
+        issued = await stub.IssueNodeCertificate(wanted, timeout=5)
+        status = await stub.NodeCertificateStatus(api.NodeCertificateStatusRequest(node_id=issued.node_id), timeout=5)
+    except grpc.aio.AioRpcError:
+        return ""
+    finally:
+        await opened.close()
+    return str(issued.node_id) if status.status.state == api.IssuanceStatus.ISSUED else ""
 
-    async def _relay_stream(self, address: str, method: str, request: Any, caller: Caller) -> Any:
-        connection = await self._to_leader(address, caller)
-        try:
-            async for message in connection.stream(method, request):
-                yield message
-        finally:
-            connection.close()
 
-    async def _to_leader(self, address: str, caller: Caller) -> Connection:
-        assert self.process is not None
-        return await self.network.connect(self.process, self.address, address, caller)
+def hash_of(name: str) -> int:
+    """A small number for a name, the same in every process."""
+    return int("".join(c for c in name if c.isdigit()) or 0)
+
+
+async def _signing_root() -> RootCA:
+    return root_ca()
+
+
+# --- the machine, as far as it is simulated
+
+
+@contextlib.contextmanager
+def edge(network: Callable[[], Network], tick: float, chance: random.Random) -> Iterator[None]:
+    """Put simulated parts in place of the machine's for the length of a `with` block."""
+
+    def process() -> Process:
+        found = network().loop.group_of.get()
+        assert isinstance(found, Process)
+        return found
+
+    def owner() -> SimManager:
+        found = process().owner
+        assert isinstance(found, SimManager)
+        return found
+
+    def connect(addr: str, shown: Credentials, *_names: str, **_options: Any) -> Channel:
+        return Channel(network(), process(), addr, shown)
+
+    def raft_node(*, machine: Store, settings: RaftSettings, config: Callable[[], api.RaftConfig], **parts: Any) -> RaftNode:
+        mine = owner()
+        often = api.RaftConfig(snapshot_interval=mine.snapshot_interval, log_entries_for_slow_followers=5)
+        directories = process()
+        own = RaftSettings(tick, settings.heartbeat_tick, settings.election_tick)
+        return RaftNode(
+            machine=Watched(machine, mine.judge, mine.name),
+            settings=own,
+            config=(lambda: often) if mine.snapshot_interval else config,
+            open_directory=lambda _: mine.disks.boot(directories),
+            **parts,
+        )
+
+    def remote(**parts: Any) -> RemoteServer:
+        return RemoteServer(port=Port(network(), owner().address, process()), **parts)
+
+    def control(**parts: Any) -> ControlServer:
+        return ControlServer(port=Port(network(), f"control {owner().address}", process()), **parts)
+
+    SeededRandom.source = chance
+    random.seed(chance.getrandbits(64))
+    with contextlib.ExitStack() as stack:
+        for target, name, value in (
+            (channel, "connect", connect),
+            (production, "RaftNode", raft_node),
+            (production, "RemoteServer", remote),
+            (production, "ControlServer", control),
+            (production, "initial_root", lambda _: founding_root()),
+            (managers, "_LOOK_SECONDS", LOOK_SECONDS),
+            (random, "Random", SeededRandom),
+            (random, "SystemRandom", SeededRandom),
+            (Node, "__hash__", lambda node: int(node.id)),  # the library keeps members in sets
+        ):
+            stack.enter_context(mock.patch.object(target, name, value))
+        yield
+
+
+__all__ = ["SimManager", "SwarmError", "edge", "founding_root", "replicas", "screen"]
+
+
+def _is_refusal(failure: BaseException) -> bool:
+    """The others would not have it: a daemon ends with that, and is started again."""
+    return isinstance(failure, FailedPrecondition) and "can't initialize raft node" in failure.message
 
 
 def _is_power_cut(failure: BaseException) -> bool:

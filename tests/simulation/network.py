@@ -2,35 +2,59 @@
 
 A connection keeps the order of its messages in each direction and loses none while it lives, as TCP does. What is sent into a cut waits; if
 the cut lasts too long, the connection breaks, for the sender first. The peer of a dead process learns of it after a moment or, as if the
-whole machine had gone, only after a timeout. A call whose connection breaks fails with Unavailable: whether it happened is not known.
+whole machine had gone, only after a timeout. A call whose connection breaks fails with UNAVAILABLE: whether it happened is not known.
+What looks like gRPC on top of this is in wire.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from pyswarm import errors
-from pyswarm.errors import Aborted, Cancelled, SwarmError, Unavailable
-from pyswarm.rpc.caller import Caller
+import grpc
+
+from pyswarm.ca.credentials import Identity
 from tests.simulation.loop import SimLoop
 from tests.simulation.process import Process
 
-_KINDS: dict[int, type[SwarmError]] = {
-    kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SwarmError) and kind is not SwarmError
-}
 UP, DOWN = 0, 1
+WINDOW = 256
+"""So many messages of a streamed request may wait unread before its sender has to wait."""
+Trailers = Sequence[tuple[str, str]]
+
+
+class Ended(Exception):
+    """How a call ended, other than well. `uncertain` is what the server knew about its effect: more than travels in production."""
+
+    def __init__(self, status: grpc.StatusCode, details: str, trailers: Trailers = (), *, uncertain: bool = True) -> None:
+        super().__init__(f"{status.name}: {details}")
+        self.status = status
+        self.details = details
+        self.trailers = trailers
+        self.uncertain = uncertain
+
+
+def lost(details: str = "connection lost") -> Ended:
+    """The transport failed."""
+    return Ended(grpc.StatusCode.UNAVAILABLE, details)
+
+
+def refused(details: str) -> Ended:
+    """There never was a connection."""
+    return Ended(grpc.StatusCode.UNAVAILABLE, details, uncertain=False)
 
 
 class Server(Protocol):
-    """What listens at an address."""
+    """What listens at an address. `host` is its place in the network."""
 
-    process: Process | None
+    process: Process
+    host: str
 
-    def handle(self, method: str, request: Any, caller: Caller) -> Any:
-        """A coroutine with the answer, or an asynchronous generator of answers."""
+    def serve(self, call: Call) -> Coroutine[Any, Any, None]:
+        """Answer a call."""
         ...
 
 
@@ -54,6 +78,7 @@ class Network:
         self.cuts: set[tuple[str, str]] = set()
         self.connections: dict[Connection, None] = {}
         self.slow_hosts: set[str] = set()
+        self.messages = 0
 
     # --- trouble
 
@@ -81,6 +106,12 @@ class Network:
                 wait = self.chance.uniform(2, 15) if silent else self.delay()
                 self.loop.call_later(wait, connection.break_off, context=self.loop.nobody)
 
+    def forget(self, process: Process) -> None:
+        """Its peers learn at once that it is gone."""
+        for connection in list(self.connections):
+            if process in connection.ends:
+                connection.break_off()
+
     def delay(self) -> float:
         """Seconds on the way."""
         weather = self.weather
@@ -88,91 +119,73 @@ class Network:
             return weather.slow * self.chance.random()
         return weather.base * (0.5 + self.chance.random())
 
-    # --- calls
-
-    async def connect(self, client: Process, host: str, address: str, caller: Caller) -> Connection:
-        """Raises Unavailable when nobody answers there."""
-        server = self.servers.get(address)
+    async def connect(self, client: Process, address: str, identity: Identity | None) -> Connection:
+        """Raises Ended when nobody answers there."""
         await asyncio.sleep(2 * self.delay())
-        process = server.process if server is not None else None
-        if server is None or process is None or not process.alive:
-            raise Unavailable(f"connection to {address} refused")
-        if {(host, address), (address, host)} & self.cuts:
+        server = self.servers.get(address)
+        if server is None or not server.process.alive:
+            raise refused(f"connection to {address} refused")
+        if {(client.host, server.host), (server.host, client.host)} & self.cuts:
             await asyncio.sleep(self.chance.uniform(1, 10))
-            raise Unavailable(f"connection to {address} timed out")
-        return Connection(self, client, host, server, process, address, caller)
+            raise refused(f"connection to {address} timed out")
+        if not client.alive:
+            raise refused("this process is dead")
+        return Connection(self, client, server, identity)
 
 
 class Connection:
-    """From a client process to a server process; carries any number of calls."""
+    """From a client process to a server; carries any number of calls."""
 
-    def __init__(
-        self, network: Network, client: Process, host: str, server: Server, process: Process, address: str, caller: Caller
-    ) -> None:
-        self.ends = (client, process)
-        self.names = (host, address)
-        self._network = network
-        self._server = server
-        self._caller = caller
-        self._broken = False
-        self._calls: dict[_Call, None] = {}
+    def __init__(self, network: Network, client: Process, server: Server, identity: Identity | None) -> None:
+        self.network = network
+        self.ends = (client, server.process)
+        self.names = (client.host, server.host)
+        self.identity = identity
+        """Whose certificate the client showed."""
+        self.server = server
+        self.broken = False
+        self.calls: dict[Call, None] = {}
         self._latest = [0.0, 0.0]
         self._held: tuple[list[Callable[[], None]], list[Callable[[], None]]] = ([], [])
         network.connections[self] = None
 
-    async def call(self, method: str, request: Any) -> Any:
-        """A unary call. Raises SwarmError."""
-        call = _Call(self, method, request)
-        return await call.answer()
-
-    async def stream(self, method: str, request: Any) -> AsyncGenerator[Any, None]:
-        """A call with a stream of answers. Raises SwarmError."""
-        call = _Call(self, method, request)
-        try:
-            while True:
-                message = await call.next()
-                if message is None:
-                    return
-                yield message
-        finally:
-            call.give_up()
-
     def close(self) -> None:
         """The client is done: the server hears of it later."""
-        self._network.connections.pop(self, None)
-        for call in list(self._calls):
-            call.fail(Cancelled("connection closed"))
+        for call in list(self.calls):
+            call.fail(Ended(grpc.StatusCode.CANCELLED, "channel closed"))
             call.give_up()
+        self.network.connections.pop(self, None)
 
     # --- transport
 
     def send(self, direction: int, deliver: Callable[[], None]) -> None:
         """Call `deliver` at the other end, after everything sent before. Nothing of a dead process is sent."""
         sender = self.ends[direction]
-        if self._broken or not sender.effect():
+        if self.broken or not sender.effect():
             return
-        network = self._network
+        network = self.network
+        network.messages += 1
         delay = network.delay()
-        if self.names[direction] in network.slow_hosts:
+        if network.slow_hosts and self.names[direction] in network.slow_hosts:
             delay += network.chance.uniform(0.1, 3)
         at = self._latest[direction] = max(network.loop.time() + delay, self._latest[direction])
         network.loop.call_at(at, self._arrive, direction, deliver, context=network.loop.nobody)
 
     def _arrive(self, direction: int, deliver: Callable[[], None]) -> None:
-        if self._broken:
+        if self.broken:
             return
         held = self._held[direction]
-        if held or self._is_cut(direction):
+        if held or (self.network.cuts and self._is_cut(direction)):
             if not held:
-                loop = self._network.loop
-                loop.call_later(self._network.chance.uniform(3, 20), self._lost_patience, direction, context=loop.nobody)
+                loop = self.network.loop
+                loop.call_later(self.network.chance.uniform(3, 20), self._lost_patience, direction, context=loop.nobody)
             held.append(deliver)
         elif self.ends[1 - direction].alive:
             deliver()
 
     def _is_cut(self, direction: int) -> bool:
         pair = self.names if direction == UP else (self.names[1], self.names[0])
-        return pair in self._network.cuts
+        return pair in self.network.cuts
 
     def flush(self) -> None:
         """A cut was healed."""
@@ -181,155 +194,161 @@ class Connection:
             if held and not self._is_cut(direction):
                 waiting, held[:] = list(held), []
                 for deliver in waiting:
-                    self._network.loop.call_soon(self._arrive, direction, deliver, context=self._network.loop.nobody)
+                    self.network.loop.call_soon(self._arrive, direction, deliver, context=self.network.loop.nobody)
 
     def _lost_patience(self, direction: int) -> None:
         """Retransmission was in vain: the sender gives the connection up, the receiver hears nothing and takes longer."""
-        if not self._held[direction] or self._broken:
+        if not self._held[direction] or self.broken:
             return
-        if direction == UP:
-            self._fail_calls()
-        else:
-            self._end_handlers()
-        loop = self._network.loop
-        loop.call_later(self._network.chance.uniform(0, 15), self.break_off, context=loop.nobody)
+        self._tell(direction)
+        loop = self.network.loop
+        loop.call_later(self.network.chance.uniform(0, 15), self.break_off, context=loop.nobody)
 
     def break_off(self) -> None:
         """It is over at both ends."""
-        self._broken = True
-        self._network.connections.pop(self, None)
-        self._fail_calls()
-        self._end_handlers()
-        self._calls.clear()
+        self.broken = True
+        self.network.connections.pop(self, None)
+        self._tell(UP)
+        self._tell(DOWN)
+        self.calls.clear()
 
-    def _fail_calls(self) -> None:
-        for call in list(self._calls):
-            call.fail(Unavailable("connection lost"))
+    def _tell(self, end: int) -> None:
+        """One end learns that the connection is gone."""
+        for call in list(self.calls):
+            if end == UP:
+                call.fail(lost())
+            else:
+                call.end_handler()
 
-    def _end_handlers(self) -> None:
-        for call in list(self._calls):
-            call.end_handler()
 
+class Call:
+    """One call, both its ends. `request` is None for a streamed request."""
 
-class _Call:
-    """One call, both its ends."""
-
-    def __init__(self, connection: Connection, method: str, request: Any) -> None:
-        self._connection = connection
-        self._inbox: list[Any] = []
-        self._done = False
+    def __init__(self, connection: Connection, path: str, request: bytes | None, metadata: Trailers, deadline: float) -> None:
+        self.connection = connection
+        self.path = path
+        self.request = request
+        self.metadata = metadata
+        self.deadline = deadline
+        self.error: Ended | None = None
+        """What the client knows of a bad end."""
+        self.done = False
+        """The client knows the end."""
+        self._inbox: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
         self._over = False
         self._answered = False
-        self._error: SwarmError | None = None
-        self._waiter: asyncio.Future[None] | None = None
         self._handler: asyncio.Task[Any] | None = None
-        if connection._broken:
-            self.fail(Unavailable("connection lost"))
+        self._requests: deque[bytes] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._unread = 0
+        self._writer: asyncio.Future[None] | None = None
+        if connection.broken:
+            self.fail(lost())
         else:
-            connection._calls[self] = None
-            connection.send(UP, lambda: self._begin(method, request))
+            connection.calls[self] = None
+            connection.send(UP, self._begin)
 
     # --- the client's end
 
-    async def answer(self) -> Any:
-        """The one answer."""
-        try:
-            return await self.next()
-        finally:
-            self.give_up()
-
-    async def next(self) -> Any:
-        """The next answer; None after the last."""
+    async def next(self) -> bytes | None:
+        """The next answer; None after the last. Raises Ended."""
         while not self._inbox:
-            if self._error is not None:
-                raise self._error
-            if self._done:
+            if self.error is not None:
+                raise self.error
+            if self.done:
                 return None
-            self._waiter = self._connection._network.loop.create_future()
+            self._waiter = self.connection.network.loop.create_future()
             await self._waiter
-        return self._inbox.pop(0)
+        return self._inbox.popleft()
 
-    def fail(self, error: SwarmError) -> None:
+    async def send(self, message: bytes) -> None:
+        """One more message of a streamed request. Raises Ended."""
+        while self._unread >= WINDOW and not self.done:
+            self._writer = self.connection.network.loop.create_future()
+            await self._writer
+        if self.done:
+            raise self.error or Ended(grpc.StatusCode.OK, "the call is over")
+        self._unread += 1
+        self.connection.send(UP, lambda: self._requested(message))
+
+    def fail(self, error: Ended) -> None:
         """There is no further answer."""
-        if self._error is None and not self._done:
-            self._error = error
-            self._wake()
+        if not self.done:
+            self.error = error
+            self._end()
 
     def give_up(self) -> None:
         """The client wants no more: tell the server, if it still works on it."""
         if not self._over:
             self._over = True
             if self._answered:
-                self._connection._calls.pop(self, None)
+                self.connection.calls.pop(self, None)
             else:
-                self._connection.send(UP, self.end_handler)
+                self.connection.send(UP, self.end_handler)
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _end(self) -> None:
+        self.done = True
+        _wake(self._waiter)
+        _wake(self._writer)
 
-    def _receive(self, message: Any) -> None:
+    def _receive(self, message: bytes) -> None:
         self._inbox.append(message)
-        self._wake()
+        _wake(self._waiter)
 
-    def _finish(self, error: SwarmError | None) -> None:
-        self._answered = self._done = True
-        if self._error is None:
-            self._error = error
-        self._wake()
+    def _finished(self, error: Ended | None) -> None:
+        self._answered = True
+        if not self.done:
+            self.error = error
+            self._end()
         if self._over:
-            self._connection._calls.pop(self, None)
+            self.connection.calls.pop(self, None)
+
+    def _taken(self) -> None:
+        self._unread -= 1
+        _wake(self._writer)
 
     # --- the server's end
 
-    def _begin(self, method: str, request: Any) -> None:
+    def _begin(self) -> None:
         if self._over:
-            self._connection._calls.pop(self, None)
+            self.connection.calls.pop(self, None)
         else:
-            self._handler = self._connection.ends[DOWN].spawn(self._serve(method, request))
+            connection = self.connection
+            self._handler = connection.ends[DOWN].spawn(connection.server.serve(self))
 
-    async def _serve(self, method: str, request: Any) -> None:
-        error: SwarmError | None = None
-        try:
-            work = self._connection._server.handle(method, request, self._connection._caller)
-            if hasattr(work, "__anext__"):
-                await self._serve_stream(work)
+    def _requested(self, message: bytes) -> None:
+        self._requests.append(message)
+        _wake(self._reader)
+
+    async def requests(self) -> AsyncIterator[bytes]:
+        """The messages of a streamed request. Ends only with the call."""
+        while True:
+            while not self._requests:
+                self._reader = self.connection.network.loop.create_future()
+                await self._reader
+            message = self._requests.popleft()
+            if self._unread >= WINDOW:
+                self.connection.send(DOWN, self._taken)
             else:
-                self._answer(await work)
-        except SwarmError as failure:
-            error = on_the_wire(failure)
-        except asyncio.CancelledError:
-            error = Cancelled("server is stopping")
-            raise
-        finally:
-            self._connection.send(DOWN, lambda: self._finish(error))
+                self._unread -= 1
+            yield message
 
-    async def _serve_stream(self, stream: AsyncGenerator[Any, None]) -> None:
-        try:
-            async for message in stream:
-                self._answer(message)
-        finally:
-            await stream.aclose()
+    def answer(self, message: bytes) -> None:
+        """Send a message back."""
+        self.connection.send(DOWN, lambda: self._receive(message))
 
-    def _answer(self, message: Any) -> None:
-        self._connection.send(DOWN, lambda: self._receive(message))
+    def finish(self, error: Ended | None) -> None:
+        """Nothing more follows."""
+        self.connection.send(DOWN, lambda: self._finished(error))
 
     def end_handler(self) -> None:
         """The client is gone, as far as the server can tell."""
         if self._handler is not None and not self._handler.done():
             self._handler.cancel()
-        self._connection._calls.pop(self, None)
+        self.connection.calls.pop(self, None)
 
 
-def on_the_wire(error: SwarmError) -> SwarmError:
-    """The error as the other end sees it: code and text. `uncertain` is kept for judging the caller's conclusions."""
-    arrived = _KINDS.get(error.code, errors.Unknown)(error.message)
-    arrived.uncertain = bool(getattr(error, "uncertain", False))  # type: ignore[attr-defined]
-    return arrived
-
-
-def certainly_not_done(error: SwarmError) -> bool:
-    """Whether a failed write certainly had no effect, going by what the error says."""
-    if isinstance(error, Unavailable | Cancelled | Aborted | errors.DeadlineExceeded):
-        return False
-    return not getattr(error, "uncertain", False)
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

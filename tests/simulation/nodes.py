@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
 import sqlite3
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from pyswarm.agent.agent import Agent
-from pyswarm.agent.client import Connection as AgentConnection
-from pyswarm.agent.client import DispatcherClient
 from pyswarm.agent.database import Database
 from pyswarm.agent.executor.fake import KILLED, FakeExecutor, FakeHost, Script
 from pyswarm.api import v1 as api
-from pyswarm.ca import csr
-from pyswarm.ca.credentials import Credentials, SecurityConfig
-from pyswarm.errors import SwarmError
-from pyswarm.rpc.caller import WORKER, Caller
-from pyswarm.rpc.remotes import DEFAULT_WEIGHT, RemotePeer, Remotes
+from pyswarm.ca.credentials import SecurityConfig
+from pyswarm.rpc.caller import WORKER
+from pyswarm.rpc.remotes import DEFAULT_WEIGHT, ConnectionBroker, RemotePeer, Remotes
 from tests.simulation.judge import Judge
-from tests.simulation.managers import ORGANIZATION, founding_root
-from tests.simulation.network import Connection, Network
+from tests.simulation.managers import credentials, enrol, founding_root, hash_of
+from tests.simulation.network import Network
 from tests.simulation.process import Process, SkewedClock
 from tests.simulation.trace import Trace
 
@@ -88,71 +83,6 @@ class _Calls(list[str]):
         self._on_call(call)
 
 
-class NetworkClient:
-    """The dispatcher over one simulated connection; implements `agent.client.DispatcherClient`."""
-
-    def __init__(self, connection: Connection, close: Callable[[bool], None]) -> None:
-        self._connection = connection
-        self._close = close
-
-    def session(self, request: api.SessionRequest) -> AsyncGenerator[api.SessionMessage, None]:
-        """See DispatcherClient."""
-        return self._connection.stream("Session", request)
-
-    def assignments(self, request: api.AssignmentsRequest) -> AsyncGenerator[api.AssignmentsMessage, None]:
-        """See DispatcherClient."""
-        return self._connection.stream("Assignments", request)
-
-    def tasks(self, request: api.TasksRequest) -> AsyncGenerator[api.TasksMessage, None]:
-        """See DispatcherClient."""
-        return self._connection.stream("Tasks", request)
-
-    async def heartbeat(self, request: api.HeartbeatRequest) -> api.HeartbeatResponse:
-        """See DispatcherClient."""
-        return cast("api.HeartbeatResponse", await self._connection.call("Heartbeat", request))
-
-    async def update_task_status(self, request: api.UpdateTaskStatusRequest) -> api.UpdateTaskStatusResponse:
-        """See DispatcherClient."""
-        return cast("api.UpdateTaskStatusResponse", await self._connection.call("UpdateTaskStatus", request))
-
-    async def update_volume_status(self, request: api.UpdateVolumeStatusRequest) -> api.UpdateVolumeStatusResponse:
-        """See DispatcherClient."""
-        return cast("api.UpdateVolumeStatusResponse", await self._connection.call("UpdateVolumeStatus", request))
-
-    async def close(self, success: bool) -> None:
-        """See DispatcherClient."""
-        self._connection.close()
-        self._close(success)
-
-
-class SimBroker:
-    """Picks managers as `rpc.remotes.ConnectionBroker` does."""
-
-    def __init__(self, node: SimNode, process: Process) -> None:
-        self.remotes = node.remotes
-        self._node = node
-        self._process = process
-
-    async def select(self) -> AgentConnection:
-        """A connection to one of them. Raises SwarmError."""
-        peer = self.remotes.select()
-        node = self._node
-        try:
-            opened = await node.network.connect(self._process, node.name, peer.addr, node.caller)
-        except SwarmError:
-            self.remotes.observe_if_exists(peer, -DEFAULT_WEIGHT)
-            raise
-        client = NetworkClient(opened, lambda success: self.remotes.observe_if_exists(peer, DEFAULT_WEIGHT if success else -DEFAULT_WEIGHT))
-        return cast("AgentConnection", client)
-
-
-@functools.cache
-def _request(number: int) -> bytes:
-    """Signing requests, made once for all simulations."""
-    del number
-    return csr.generate()[0]
-
-
 class SimNode:
     """A worker with its machine, through any number of lives of its daemon."""
 
@@ -163,7 +93,7 @@ class SimNode:
         chance: random.Random,
         trace: Trace,
         judge: Judge,
-        managers: list[tuple[str, str]],
+        managers: Callable[[], list[tuple[str, str]]],
         script: Callable[[api.Task], Script],
     ) -> None:
         self.name = name
@@ -175,7 +105,7 @@ class SimNode:
         self.clock = SkewedClock(network.loop)
         self.machine = FakeHost(calls=_Calls(self._on_call))
         self.remotes = Remotes(random.Random(chance.random()))
-        for node_id, address in managers:
+        for node_id, address in managers():
             self.remotes.observe(RemotePeer(node_id, address), DEFAULT_WEIGHT)
         self.gone = False
         self.forgets = False
@@ -184,7 +114,6 @@ class SimNode:
         self._script = script
         self._trace = trace
         self._judge = judge
-        self._number = int("".join(c for c in name if c.isdigit()) or 0)
         self.database = self._new_database()
         description = api.NodeDescription(hostname=name, resources=CAPACITY, platform=api.Platform(os="linux", architecture="x86_64"))
         self._description = description
@@ -196,56 +125,38 @@ class SimNode:
         database.close()
         return database
 
-    @property
-    def caller(self) -> Caller:
-        """Who this node's calls come from."""
-        roles = (WORKER,) if self.node_id else ()
-        return Caller(node_id=self.node_id, organization=ORGANIZATION if self.node_id else "", roles=roles, remote_addr=f"{self.name}:5000")
-
     # --- lives
 
     async def join(self, process: Process) -> bool:
         """Get a certificate with a worker token. False when that did not work out; `process` is who asks."""
-        _, address = self.chance.choice(self._managers)
-        try:
-            connection = await self.network.connect(process, self.name, address, self.caller)
-        except SwarmError:
+        known = self._managers()
+        if not known:
             return False
-        try:
-            request = api.IssueNodeCertificateRequest(csr=_request(self._number), token=founding_root().join_tokens.worker)
-            issued = await asyncio.wait_for(connection.call("IssueNodeCertificate", request), 5)
-            wanted = api.NodeCertificateStatusRequest(node_id=issued.node_id)
-            status = await asyncio.wait_for(connection.call("NodeCertificateStatus", wanted), 5)
-        except (SwarmError, TimeoutError):
-            return False
-        finally:
-            connection.close()
-        if status.status.state != api.IssuanceStatus.ISSUED:
-            return False
-        self.node_id = issued.node_id
-        self._trace(self.name, "joined as node %s", self.node_id[:6])
-        return True
+        _, address = self.chance.choice(known)
+        self.node_id = await enrol(self.network, process, address, founding_root().join_tokens.worker, hash_of(self.name))
+        if self.node_id:
+            self._trace(self.name, "joined as node %s", self.node_id[:6])
+        return bool(self.node_id)
 
     def start(self) -> None:
         """A new life of the daemon."""
         if self.forgets:
             self._anchor.close()
             self.database = self._new_database()
-        process = Process(self.network.loop, self.name, self._trace)
+        process = Process(self.network.loop, self.name, self._trace, owner=self)
         process.at_death = self._on_death
         self.process = process
         self._trace(self.name, "daemon starts")
-        credentials = Credentials(b"cert", b"key", b"root", self.node_id, ORGANIZATION, WORKER, b"issuer", b"issuer key", 0.0, 1e12)
+        mine = credentials(self.node_id, WORKER)
         database = self.database
         database._connection = None
         agent = Agent(
-            security=SecurityConfig(credentials, self.clock),
-            broker=SimBroker(self, process),
+            security=SecurityConfig(mine, self.clock),
+            broker=ConnectionBroker(self.remotes, lambda: mine),
             executor=FakeExecutor(self.clock, self._script, self.machine, self._description),
             database=Path(self.name),
             clock=self.clock,
             hostname=self.name,
-            client=cast("Callable[[AgentConnection], DispatcherClient]", lambda opened: opened),
             rng=random.Random(self.chance.random()),
             refresh_seconds=self.refresh_seconds,
             disk=PoweredDisk(process, lambda: database, lambda: self.chance.random() * 0.001),

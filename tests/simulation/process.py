@@ -40,8 +40,12 @@ class Process:
     `at_death` is called at that very moment.
     """
 
-    def __init__(self, loop: SimLoop, name: str, trace: Trace) -> None:
+    def __init__(self, loop: SimLoop, name: str, trace: Trace, host: str = "", owner: object = None) -> None:
         self.name = name
+        self.host = host or name
+        """Where it is in the network."""
+        self.owner = owner
+        """What lives in it."""
         self.alive = True
         self.fuse = 0
         self.at_death: Callable[[], None] = lambda: None
@@ -73,6 +77,11 @@ class Process:
         while self._others:
             await asyncio.wait(list(self._others))
         self.ended.set_result(None)
+
+    @property
+    def running(self) -> bool:
+        """Whether its main task was started and has not ended."""
+        return self._main is not None or bool(self._others)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """One more task, for a call from outside."""

@@ -50,7 +50,7 @@ def _text(value: Any) -> Any:
     match value:
         case Event():
             return describe(value)
-        case list() | tuple():
+        case list():
             return "; ".join(str(_text(item)) for item in value)
         case Exception():
             return f"{type(value).__name__}: {value}"

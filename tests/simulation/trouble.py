@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from pyswarm.agent.executor.fake import Script
 from pyswarm.api import v1 as api
+from pyswarm.errors import SwarmError
+from tests.simulation.managers import SimManager
 from tests.simulation.users import BAD, FLAKY, SLOW
 
 if TYPE_CHECKING:
@@ -42,21 +45,31 @@ class Containers:
         return Script(prepare, start, life, stop, chance.choice((0, 1)), temporary_failures=chance.choice((0, 0, 0, 0, 1)))
 
 
+FOR_SEVERAL = (
+    "kill_leader", "leader_dies_at_work", "stop_leader", "freeze_leader", "isolate_leader", "blackout", "transfer", "transfer",
+    "demote", "promote", "join_manager", "cut_managers", "split", "reset_managers",
+)  # fmt: skip
+FAULTS = (
+    *FOR_SEVERAL,
+    "kill_manager", "manager_dies_at_work", "stop_manager", "freeze_manager", "set_clock", "slow_disk",
+    "kill_agent", "agent_dies_at_work", "stop_agent", "freeze_agent", "crash_machine",
+    "cut", "cut", "isolate", "reset", "slow_host", "container_ends", "remove_node", "remove_living_node", "join_node",
+)  # fmt: skip
+
+
 class Trouble:
     """Breaks things until it is cancelled; what it breaks for a while it also repairs."""
 
     def __init__(self, cluster: Cluster, chance: random.Random) -> None:
         self._cluster = cluster
         self._chance = chance
-        self._pause = chance.choice((1.0, 3.0, 8.0))
-        every: list[Callable[[], Awaitable[None]]] = [
-            self.kill_manager, self.manager_dies_at_work, self.stop_manager, self.freeze_manager, self.set_clock,
-            self.kill_agent, self.agent_dies_at_work, self.stop_agent, self.freeze_agent, self.crash_machine,
-            self.cut, self.cut, self.isolate, self.reset, self.slow_host, self.container_ends,
-            self.remove_node, self.join_node,
-        ]  # fmt: skip
-        count = chance.choice((0, 2, 4, 8, len(every)))
-        self._faults = chance.sample(every, count)
+        scenario = cluster.scenario
+        self._pause = scenario.pause or chance.choice((1.0, 3.0, 8.0))
+        names = scenario.faults
+        if names is None:
+            every = FAULTS if len(cluster.managers) > 1 else [name for name in FAULTS if name not in FOR_SEVERAL]
+            names = chance.sample(every, min(len(every), chance.choice((0, 2, 4, 8, len(every)))))
+        self._faults: list[Callable[[], Awaitable[None]]] = [getattr(self, name) for name in names]
 
     async def run(self) -> None:
         """One fault after another."""
@@ -75,30 +88,112 @@ class Trouble:
 
     # --- managers
 
+    def _any(self) -> SimManager:
+        return self._chance.choice(self._cluster.managers)
+
+    def _leader(self) -> SimManager:
+        """Whoever leads; anybody when nobody does."""
+        return self._cluster.leader or self._any()
+
     async def kill_manager(self) -> None:
         """kill -9."""
-        manager = self._chance.choice(self._cluster.managers)
+        self._kill(self._any())
+
+    async def kill_leader(self) -> None:
+        """kill -9 of the one that matters."""
+        self._kill(self._leader())
+
+    async def blackout(self) -> None:
+        """All managers lose power at once."""
+        for manager in self._cluster.managers:
+            self._kill(manager)
+
+    def _kill(self, manager: SimManager) -> None:
         if manager.process is not None:
             self._note(f"kills {manager.name}")
             manager.process.die()
 
     async def manager_dies_at_work(self) -> None:
         """The power goes with one of the next messages or writes."""
-        manager = self._chance.choice(self._cluster.managers)
+        self._light(self._any())
+
+    async def leader_dies_at_work(self) -> None:
+        """The same, for the leader."""
+        self._light(self._leader())
+
+    def _light(self, manager: SimManager) -> None:
         if manager.process is not None and not manager.process.fuse:
-            manager.process.fuse = self._chance.choice((1, 2, 3, 5, 10, 30))
+            manager.process.fuse = self._chance.choice((1, 2, 3, 5, 10, 30, 100))
             self._note(f"lights a fuse of {manager.process.fuse} in {manager.name}")
 
     async def stop_manager(self) -> None:
         """SIGTERM."""
-        manager = self._chance.choice(self._cluster.managers)
+        self._stop(self._any())
+
+    async def stop_leader(self) -> None:
+        """SIGTERM for the leader, which hands over."""
+        self._stop(self._leader())
+
+    def _stop(self, manager: SimManager) -> None:
         if manager.process is not None:
             self._note(f"stops {manager.name}")
             manager.process.stop()
 
     async def freeze_manager(self) -> None:
         """SIGSTOP, and SIGCONT later."""
-        await self._freeze(self._chance.choice(self._cluster.managers))
+        await self._freeze(self._any())
+
+    async def freeze_leader(self) -> None:
+        """The same, for the leader."""
+        await self._freeze(self._leader())
+
+    async def slow_disk(self) -> None:
+        """Each sync takes long, for a while."""
+        slow = self._any().address
+        self._note(f"slows the disk of {slow}")
+        self._cluster.slow_disks.add(slow)
+        try:
+            await asyncio.sleep(self._chance.uniform(1, 15))
+        finally:
+            self._cluster.slow_disks.discard(slow)
+
+    async def transfer(self) -> None:
+        """Leadership is handed over."""
+        leader = self._cluster.leader
+        if leader is None or leader.raft is None or leader.process is None:
+            return
+        self._note(f"has {leader.name} hand over")
+        raft = leader.raft
+
+        async def hand_over() -> None:
+            with contextlib.suppress(SwarmError):
+                await raft.transfer_leadership()
+
+        leader.process.spawn(hand_over())
+
+    async def demote(self) -> None:
+        """A manager becomes a worker, the leader among others."""
+        await self._set_role(self._any(), api.NodeRole.WORKER)
+
+    async def promote(self) -> None:
+        """A former manager becomes one again."""
+        demoted = [
+            m for m in self._cluster.managers if (node := self._cluster.node_of(m)) and node.spec.desired_role == api.NodeRole.WORKER
+        ]
+        if demoted:
+            await self._set_role(self._chance.choice(demoted), api.NodeRole.MANAGER)
+
+    async def _set_role(self, manager: SimManager, role: api.NodeRole.ValueType) -> None:
+        if manager.node_id:
+            self._note(f"wants {manager.name} to be a {api.NodeRole.Name(role).lower()}")
+            with contextlib.suppress(SwarmError):
+                await self._cluster.operator.set_role(manager.node_id, role)
+
+    async def join_manager(self) -> None:
+        """One more manager."""
+        if len(self._cluster.managers) < self._cluster.most_managers:
+            self._note("adds a manager")
+            self._cluster.add_manager()
 
     async def set_clock(self) -> None:
         """Somebody sets a clock."""
@@ -164,6 +259,14 @@ class Trouble:
         if len(cluster.workers) > cluster.fewest_workers:
             await cluster.retire(self._chance.choice(cluster.workers))
 
+    async def remove_living_node(self) -> None:
+        """Somebody removes a worker by force; its machine goes on for a while before it is switched off."""
+        cluster = self._cluster
+        candidates = [worker for worker in cluster.workers if worker.node_id]
+        if len(cluster.workers) > cluster.fewest_workers and candidates:
+            worker = self._chance.choice(candidates)
+            await cluster.retire(worker, after=self._chance.uniform(0, 10))
+
     async def join_node(self) -> None:
         """One more worker."""
         if len(self._cluster.workers) < self._cluster.most_workers:
@@ -173,18 +276,44 @@ class Trouble:
 
     async def cut(self) -> None:
         """Messages of one direction do not arrive for a while."""
-        network = self._cluster.network
         hosts = [m.name for m in self._cluster.workers] + [u.name for u in self._cluster.users]
         hosts += [m.address for m in self._cluster.managers[1:]]
         one, manager = self._chance.choice(hosts), self._chance.choice(self._cluster.managers).address
         pair = self._chance.choice(((one, manager), (manager, one)))
         await self._cut_for_a_while([pair], f"cuts {pair[0]} > {pair[1]}")
-        del network
+
+    async def cut_managers(self) -> None:
+        """Messages between two managers do not arrive for a while, in one direction or both."""
+        if len(self._cluster.managers) > 1:
+            one, other = self._chance.sample([m.address for m in self._cluster.managers], 2)
+            both = self._chance.random() < 0.4
+            await self._cut_for_a_while([(one, other), (other, one)][: 1 + both], f"cuts {one} {'-' if both else '>'} {other}")
+
+    async def split(self) -> None:
+        """Managers in two parts, users and workers on either side."""
+        sides: tuple[list[str], list[str]] = ([], [])
+        for member in (*self._cluster.managers, *self._cluster.workers, *self._cluster.users):
+            self._chance.choice(sides).append(member.address if isinstance(member, SimManager) else member.name)
+        pairs = [pair for a in sides[0] for b in sides[1] for pair in ((a, b), (b, a))]
+        await self._cut_for_a_while(pairs, f"splits {' '.join(sides[0])} from {' '.join(sides[1])}")
+
+    async def reset_managers(self) -> None:
+        """Connections between two managers break."""
+        if len(self._cluster.managers) > 1:
+            one, other = self._chance.sample([m.address for m in self._cluster.managers], 2)
+            self._note(f"resets {one} - {other}")
+            self._cluster.network.reset(one, other)
 
     async def isolate(self) -> None:
         """Nobody reaches a manager, nor it anybody."""
+        await self._isolate(self._any().address)
+
+    async def isolate_leader(self) -> None:
+        """The same, for the leader."""
+        await self._isolate(self._leader().address)
+
+    async def _isolate(self, alone: str) -> None:
         cluster = self._cluster
-        alone = self._chance.choice(cluster.managers).address
         others = [h.name for h in (*cluster.workers, *cluster.users)] + [m.address for m in cluster.managers if m.address != alone]
         await self._cut_for_a_while([pair for o in others for pair in ((alone, o), (o, alone))], f"isolates {alone}")
 

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+
+import grpc
 
 from pyswarm.api import times
 from pyswarm.api import v1 as api
-from pyswarm.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, SwarmError
-from pyswarm.rpc.caller import MANAGER, Caller
-from tests.simulation.network import Connection, Network, certainly_not_done
+from pyswarm.api.swarmkit import control_pb2_grpc
+from pyswarm.ca.connect import from_rpc
+from pyswarm.errors import AlreadyExists, Code, FailedPrecondition, NotFound, SwarmError
+from tests.simulation.network import Network
 from tests.simulation.process import Process
 from tests.simulation.trace import Trace
+from tests.simulation.wire import Channel, RpcError
 from tests.support.linear import FOREVER, Call, explain
 
 TAG = "tag"
 CALL_SECONDS = 8.0
 GOOD, FLAKY, BAD, SLOW = "good", "flaky", "bad", "slow"
+ZONES = ("a", "b")
+_IN_DOUBT = frozenset({Code.CANCELLED, Code.ABORTED, Code.DEADLINE_EXCEEDED})
+_TRANSPORT = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 
 class Known(NamedTuple):
@@ -133,7 +140,14 @@ class User:
     """One user at one place in the network."""
 
     def __init__(
-        self, name: str, network: Network, chance: random.Random, trace: Trace, histories: Histories, managers: list[str], services: int
+        self,
+        name: str,
+        network: Network,
+        chance: random.Random,
+        trace: Trace,
+        histories: Histories,
+        managers: Callable[[], list[str]],
+        services: int,
     ) -> None:
         self.name = name
         self.pause = chance.choice((0.5, 2.0, 6.0))
@@ -145,32 +159,31 @@ class User:
         self._names = [f"s{n}" for n in range(services)]
         self._ports = {name: 8000 + n for n, name in enumerate(self._names)}
         self._count = 0
-        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+        self._stub: Any = None
         self.process = Process(network.loop, name, trace)
-        self.caller = Caller(node_id="operator", organization="cluster1", roles=(MANAGER,), remote_addr=name, local=True)
 
     # --- calls
 
     async def call(self, method: str, request: Any) -> Any:
-        """One call, with a deadline, on a connection that is kept while it works. Raises SwarmError."""
-        connection = self._connection
+        """One call, with a deadline, on a channel to some manager's control socket that is kept while it works. Raises SwarmError."""
+        if self._stub is None:
+            address = self._chance.choice(self._managers())
+            self._channel = Channel(self._network, self.process, f"control {address}", None)
+            self._stub = control_pb2_grpc.ControlStub(self._channel)  # type: ignore[no-untyped-call,unused-ignore]
         try:
-            if connection is None:
-                address = self._chance.choice(self._managers)
-                connection = self._connection = await self._network.connect(self.process, self.name, address, self.caller)
-            return await asyncio.wait_for(connection.call(method, request), CALL_SECONDS)
-        except TimeoutError:
-            self._drop()
-            raise DeadlineExceeded("no answer in time") from None
-        except SwarmError as error:
-            if not certainly_not_done(error):
-                self._drop()
-            raise
+            return await getattr(self._stub, method)(request, timeout=CALL_SECONDS)
+        except RpcError as failed:
+            error = from_rpc(failed)
+            error.uncertain = failed.uncertain or error.code in _IN_DOUBT  # type: ignore[attr-defined]
+            if failed.code() in _TRANSPORT:
+                await self._drop()
+            raise error from None
 
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    async def _drop(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+        self._channel = self._stub = None
 
     async def _write(self, name: str, method: str, request: Any, uncertain: Any, done: Any) -> Any:
         """A write that is remembered: `uncertain` is what may have happened, `done(answer)` what did. None when it failed."""
@@ -183,7 +196,7 @@ class User:
             raise
         except SwarmError as error:
             self._trace(self.name, f"{method} {name} failed: %s", error)
-            if not certainly_not_done(error):
+            if getattr(error, "uncertain", False):
                 self._histories.add(name, begin, FOREVER, uncertain)
             elif isinstance(error, AlreadyExists):
                 self._histories.add(name, begin, self._network.loop.time(), Taken())
@@ -267,13 +280,18 @@ class User:
         if nodes:
             kinds = api.NodeSpec.Availability
             wanted = self._chance.choice((kinds.ACTIVE, kinds.ACTIVE, kinds.PAUSE, kinds.DRAIN))
-            await self.set_availability(self._chance.choice(sorted(nodes, key=lambda n: n.description.hostname)), wanted)
+            node = self._chance.choice(sorted(nodes, key=lambda n: n.description.hostname))
+            if self._chance.random() < 0.4:
+                node.spec.annotations.labels["zone"] = self._chance.choice(ZONES)
+                wanted = node.spec.availability
+            await self.set_availability(node, wanted)
 
     async def set_availability(self, node: api.Node, wanted: api.NodeSpec.Availability.ValueType) -> bool:
-        """UpdateNode. Whether it was acknowledged."""
+        """UpdateNode, with the spec as it is but for the availability. Whether it was acknowledged."""
         request = api.UpdateNodeRequest(node_id=node.id, node_version=node.meta.version, spec=node.spec)
         request.spec.availability = wanted
-        self._trace(self.name, f"{api.NodeSpec.Availability.Name(wanted)} for {node.description.hostname}")
+        zone = node.spec.annotations.labels.get("zone", "-")
+        self._trace(self.name, f"{api.NodeSpec.Availability.Name(wanted)} for {node.description.hostname}, zone {zone}")
         try:
             await self.call("UpdateNode", request)
         except FailedPrecondition:
@@ -282,6 +300,26 @@ class User:
             self._trace(self.name, "UpdateNode failed: %s", error)
             return False
         return True
+
+    async def set_role(self, node_id: str, role: api.NodeRole.ValueType) -> None:
+        """UpdateNode with another role. Raises SwarmError."""
+        node = (await self.call("GetNode", api.GetNodeRequest(node_id=node_id))).node
+        request = api.UpdateNodeRequest(node_id=node.id, node_version=node.meta.version, spec=node.spec)
+        request.spec.desired_role = role
+        self._trace(self.name, f"{api.NodeRole.Name(role)} for {node_id[:6]}")
+        try:
+            await self.call("UpdateNode", request)
+        except SwarmError as error:
+            self._trace(self.name, "UpdateNode failed: %s", error)
+            raise
+
+    async def remove_node(self, node_id: str) -> None:
+        """RemoveNode by force; fine if it is gone. Raises SwarmError."""
+        self._trace(self.name, "RemoveNode %s", node_id[:6])
+        try:
+            await self.call("RemoveNode", api.RemoveNodeRequest(node_id=node_id, force=True))
+        except NotFound:
+            return
 
     # --- specs
 
@@ -303,7 +341,7 @@ class User:
         chance = self._chance
         spec = api.ServiceSpec(annotations=api.Annotations(name=name, labels={TAG: self._tag()}))
         if (old.WhichOneof("mode") if old is not None else chance.choice(("replicated", "replicated", "replicated", "global"))) == "global":
-            setattr(spec, "global", api.GlobalService())
+            getattr(spec, "global").SetInParent()
         else:
             spec.replicated.replicas = chance.choice((1, 1, 2, 3, 5))
         task = spec.task
@@ -322,6 +360,8 @@ class User:
             task.restart.condition = chance.choice((api.RestartPolicy.ON_FAILURE, api.RestartPolicy.NONE))
         if chance.random() < 0.1:
             task.restart.max_attempts = 2
+        if chance.random() < 0.2:
+            task.placement.constraints.append(f"node.labels.zone {chance.choice(('==', '!='))} {chance.choice(ZONES)}")
         if chance.random() < 0.15:
             task.placement.max_replicas = chance.choice((1, 2))
         for config in (spec.update, spec.rollback):
@@ -343,12 +383,11 @@ class User:
         """A spec that a healthy cluster can fulfil."""
         spec = api.ServiceSpec(annotations=api.Annotations(name=name, labels={TAG: self._tag()}))
         spec.task.container.image = f"{GOOD}:last-{self._count}"
-        spec.task.resources.reservations.nano_cpus = 250_000_000
         spec.task.restart.condition = api.RestartPolicy.ANY
         spec.task.restart.delay.CopyFrom(times.duration(0.5))
         ported = self._chance.random() < 0.3
         if old.WhichOneof("mode") == "global":
-            setattr(spec, "global", api.GlobalService())
+            getattr(spec, "global").SetInParent()
         else:
             spec.replicated.replicas = self._chance.randint(0, 1 if ported else most)
         if ported:

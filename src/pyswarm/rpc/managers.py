@@ -46,7 +46,7 @@ class Managers:
         self._limit = leaderless_seconds
         self._own_id = security.current.node_id
         self._lines: dict[str, Line] = {}
-        self._retired: set[Line] = set()
+        self._retired: dict[Line, None] = {}
         self._leaderless_since: float | None = clock.monotonic()
         self._known: tuple[object, ...] = ()
         self._last_leader = ""
@@ -119,7 +119,7 @@ class Managers:
     def _look(self, group: asyncio.TaskGroup) -> None:
         """Compare with what was known and act on the differences."""
         addresses = {member.node_id: member.addr for member in self._log.members() if member.node_id != self._own_id and member.addr}
-        for node_id in self._lines.keys() - addresses:
+        for node_id in sorted(self._lines.keys() - addresses):
             self._cut(group, node_id)
         for node_id, addr in addresses.items():
             line = self._lines.get(node_id)
@@ -177,7 +177,7 @@ class Managers:
         """Stop using the connection to a member for calls that follow; let those that run on it end."""
         line = self._lines.pop(node_id, None)
         if line is not None:
-            self._retired.add(line)
+            self._retired[line] = None
             group.create_task(self._close_when_idle(line))
 
     async def _close_when_idle(self, line: Line) -> None:
@@ -185,4 +185,4 @@ class Managers:
         await self._clock.sleep(_DRAIN_SECONDS)
         await line.idle.wait()
         await line.close()
-        self._retired.discard(line)
+        self._retired.pop(line, None)
