@@ -105,8 +105,6 @@ class SimNode:
         self.clock = SkewedClock(network.loop)
         self.machine = FakeHost(calls=_Calls(self._on_call))
         self.remotes = Remotes(random.Random(chance.random()))
-        for node_id, address in managers():
-            self.remotes.observe(RemotePeer(node_id, address), DEFAULT_WEIGHT)
         self.gone = False
         self.forgets = False
         self.refresh_seconds = 20.0
@@ -132,9 +130,10 @@ class SimNode:
         known = self._managers()
         if not known:
             return False
-        _, address = self.chance.choice(known)
+        manager, address = self.chance.choice(known)
         self.node_id = await enrol(self.network, process, address, founding_root().join_tokens.worker, hash_of(self.name))
         if self.node_id:
+            self.remotes.observe(RemotePeer(manager, address), DEFAULT_WEIGHT)
             self._trace(self.name, "joined as node %s", self.node_id[:6])
         return bool(self.node_id)
 
