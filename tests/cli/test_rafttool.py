@@ -165,6 +165,7 @@ async def test_dump_wal(state: Path, tool: Tool) -> None:
     assert 'data: "very secret payload"' in printed
     _, some, _ = tool("dump-wal", *flags, "--start", "4", "--end", "4")
     assert [line for line in some.splitlines() if line.startswith("Entry ")] == heads[3:4]
+    assert tool(*flags, "dump-wal")[1] == printed
     assert tool("dump-wal", *flags, "--start", "x")[0] == 2
 
 
@@ -239,6 +240,7 @@ async def test_a_running_manager_is_left_alone(state: Path, tool: Tool) -> None:
     status, _, complaint = tool("dump-wal", *flags)
     assert status == 1
     assert "there is no log in" in complaint
+    assert "name the state directory of a manager with --state-dir" in tool("dump-wal", "-d", "/nonexistent")[2]
 
 
 async def test_a_torn_write_is_only_left_out(state: Path, tool: Tool) -> None:

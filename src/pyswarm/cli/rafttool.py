@@ -6,6 +6,7 @@ directory is locked meanwhile. One clear line and status 1 when it fails, 2 for 
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,19 +40,34 @@ Examples:
 """
 
 
+_STATE_DIR = "/var/lib/swarmd"
+
+
+def _flags(function: Callable[..., None]) -> Callable[..., None]:
+    """Where the manager keeps everything, and what opens it: before the command or behind it."""
+    key = click.option("--unlock-key", metavar="SWMKEY-...", help="unlock key of a locked manager")
+    directory = click.option("-d", "--state-dir", metavar="DIR", help=f"where the manager keeps everything  [default: {_STATE_DIR}]")
+    return directory(key(function))
+
+
 @click.group(PROGRAM, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@_flags
 @click.version_option(__version__, "-v", "--version", prog_name=PROGRAM, message="%(prog)s pyswarm %(version)s", help="show the version")
-def command() -> None:
+@click.pass_context
+def command(context: click.Context, state_dir: str | None, unlock_key: str | None) -> None:
     """Click's entry; the help text is `_HELP`."""
+    context.obj = (state_dir or _STATE_DIR, unlock_key or "")
 
 
 def _everywhere(function: Callable[..., None]) -> Callable[..., None]:
-    """The flags of every command."""
-    key = click.option("--unlock-key", default="", metavar="SWMKEY-...", help="unlock key of a locked manager")
-    directory = click.option(
-        "-d", "--state-dir", default="/var/lib/swarmd", show_default=True, metavar="DIR", help="where the manager keeps everything"
-    )
-    return directory(key(function))
+    """Give a command the flags of all; those behind it win."""
+
+    @functools.wraps(function)
+    @click.pass_obj
+    def with_defaults(before: tuple[str, str], /, state_dir: str | None, unlock_key: str | None, **more: Any) -> None:
+        function(state_dir=state_dir or before[0], unlock_key=unlock_key or before[1], **more)
+
+    return _flags(with_defaults)
 
 
 _REDACT = click.option("--redact", is_flag=True, help="leave out payloads, environments, passwords and keys")
@@ -198,9 +214,13 @@ def _keystore(state_dir: str, unlock_key: str) -> KeyStore:
 @contextmanager
 def _inspection(state_dir: str, unlock_key: str) -> Iterator[Inspection]:
     """The manager's log, opened with the keys in its key file."""
+    from pyswarm.ca.keystore import MissingFileError
     from pyswarm.raft.inspection import Inspection
 
-    keys = _keystore(state_dir, unlock_key).update_data_keys(lambda known: known)
+    try:
+        keys = _keystore(state_dir, unlock_key).update_data_keys(lambda known: known)
+    except MissingFileError as error:
+        raise NotFound(f"{error.message}: name the state directory of a manager with --state-dir") from error
     if keys is None:
         raise FailedPrecondition(f"{state_dir} holds no key for a log: this node is no manager")
     with Inspection(Path(state_dir) / "raft", [key for key in (keys.pending, keys.current) if key]) as found:
