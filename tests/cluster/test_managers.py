@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -183,3 +184,41 @@ def test_majority_is_down(cluster: Cluster) -> None:
     assert {name: row[0] for name, row in cluster.nodes().items()} == before
     assert value(cluster) == "kept"
     until("four tasks run", lambda: cluster.replicas() == "4/4")
+
+
+def test_back_and_forth(cluster: Cluster) -> None:
+    """Ten demotions and promotions, of whoever leads as well as of a follower, under a writer: nothing acknowledged is lost. [ca 170]"""
+    ask_at(cluster, "node-2")
+    written: list[str] = []
+    demoted_leaders = 0
+    stop = threading.Event()
+
+    def write_on() -> None:
+        while not stop.is_set():
+            name = f"s{len(written)}"
+            if cluster.run("service", "create", "--name", name, "--image", "x", "--replicas", "0").returncode == 0:
+                written.append(name)
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        for turn in range(10):
+            name = ("node-1", "node-3")[turn % 2]
+            before = leader(cluster)
+            cluster.ask("node", "demote", name)
+            until(f"{name} is no manager", lambda name=name: name not in managers(cluster))  # type: ignore[misc]
+            assert leader(cluster) != name
+            demoted_leaders += before == name
+            until(f"{name} forgot the log", lambda name=name: not (cluster.root / name / "raft").exists())  # type: ignore[misc]
+            cluster.ask("node", "promote", name)
+            until(f"{name} is a manager again", lambda name=name: managers(cluster).get(name, "").startswith("REACHABLE"))  # type: ignore[misc]
+    finally:
+        stop.set()
+        writer.join()
+    assert demoted_leaders
+    assert len(written) > 10
+    for name in MANAGERS:
+        ask_at(cluster, name)
+        until("its socket answers", lambda: cluster.run("node", "ls").returncode == 0)
+        assert {row[1] for row in cluster.rows("service", "ls")} >= {"redis", *written}
+    assert cluster.replicas() == "4/4"

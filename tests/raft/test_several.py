@@ -195,7 +195,9 @@ async def test_a_removal_that_would_cost_the_quorum(tmp_path: Path) -> None:
         await dead.stop()
         await until(lambda: sum(m.reachable for m in leader.node.members()) == 2)
         assert not leader.node.can_remove(live.node.raft_id)
-        with pytest.raises(FailedPrecondition, match="loss of quorum"):
+        with pytest.raises(
+            FailedPrecondition, match="loss of quorum: 3 managers, 2 reachable; of the 2 that would remain 1 can be reached"
+        ):
             await leader.node.remove(live.node.raft_id)
         await leader.node.remove(dead.node.raft_id)
         await three.write("two are left")

@@ -15,7 +15,7 @@ from pyswarm.clock import Clock
 from pyswarm.errors import DeadlineExceeded, FailedPrecondition, SwarmError
 from pyswarm.raft.filter import REMOVED_TEXT
 from pyswarm.raft.links import Connect, Refused, probe
-from pyswarm.raft.log import Joined, LostLeadership, Member, NodeStopped
+from pyswarm.raft.log import Joined, LostLeadership, Member, NodeStopped, shortage
 from pyswarm.raft.membership import Change
 from pyswarm.raft.replica import Replica
 from pyswarm.raft.resident import Resident
@@ -39,6 +39,7 @@ class Council:
         self._replica: Replica | None = None
         self._stopped = False
         self._removed = False
+        self._member_count = 0
         self._leadership_listeners: list[Callable[[bool], None]] = []
         self._member_listeners: list[Callable[[Sequence[Member]], None]] = []
         self._removed_listeners: list[Callable[[], None]] = []
@@ -150,8 +151,8 @@ class Council:
             replica.changes.dismiss(raft_id)
             return
         member = replica.membership.members.get(raft_id)
-        if member is not None and not self.can_remove(raft_id):
-            raise FailedPrecondition("raft: member cannot be removed, because removing it may result in loss of quorum")
+        if member is not None and (missing := shortage(self.members(), member.node_id)):
+            raise FailedPrecondition(f"raft: member cannot be removed, because removing it may result in loss of quorum: {missing}")
         await self._change(Change.REMOVE, member or api.RaftMember(raft_id=raft_id))
 
     def can_remove(self, raft_id: int) -> bool:
@@ -224,6 +225,9 @@ class Council:
             listener(leads)
 
     def _tell_members(self, members: Sequence[Member]) -> None:
+        if len(members) != self._member_count:
+            self._member_count = len(members)
+            log.info("managers of this cluster", members=len(members), may_fail=(len(members) - 1) // 2)
         for listener in tuple(self._member_listeners):
             listener(members)
 

@@ -72,6 +72,21 @@ class Member:
     reachable: bool = True
 
 
+def shortage(members: Sequence[Member], leaving: str) -> str:
+    """Why a member (by node id) may not leave, in numbers; empty when enough others can be reached (spec/store-and-raft, section 14.2).
+
+    Enough is a majority of those that would remain, so that they can go on; how many of them may fail after that is another matter.
+    """
+    others = [member for member in members if member.node_id != leaving]
+    reachable, needed = sum(member.reachable for member in others), len(others) // 2 + 1
+    if reachable >= needed:
+        return ""
+    return (
+        f"{len(members)} managers, {sum(member.reachable for member in members)} reachable; of the {len(others)} that would remain "
+        f"{reachable} can be reached, and a quorum needs {needed}"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Joined:
     """The answer to a manager that joins: its raft id, who is there, and which raft ids are gone for good."""

@@ -39,6 +39,8 @@ class SnapshotFiles:
     def __init__(self, disk: Disk, vault: Vault) -> None:
         self._disk = disk
         self._vault = vault
+        self.damaged: dict[str, CorruptJournal] = {}
+        """What `find` passed over, and why."""
 
     def names(self) -> list[str]:
         """The snapshots, newest first."""
@@ -47,13 +49,26 @@ class SnapshotFiles:
 
     def load(self) -> raft_pb2.LogSnapshot | None:
         """The newest usable snapshot; damaged ones are renamed `*.broken`. Raises WrongKey, ForeignDirectory, StorageError."""
+        found = self.find()
+        self.set_aside()
+        return found
+
+    def find(self) -> raft_pb2.LogSnapshot | None:
+        """The newest usable snapshot, changing nothing. Raises WrongKey, ForeignDirectory, StorageError."""
+        self.damaged = {}
         for name in self.names():
             try:
                 return self._read(name)
             except CorruptJournal as exc:
-                log.exception("a raft snapshot is damaged and set aside", file=name, reason=str(exc))
-                self._disk.rename(name, name + _BROKEN)
+                self.damaged[name] = exc
         return None
+
+    def set_aside(self) -> None:
+        """Rename what `find` passed over to `*.broken`: it turned out not to be needed."""
+        for name, exc in self.damaged.items():
+            log.error("a raft snapshot is damaged and set aside", file=name, reason=str(exc))
+            self._disk.rename(name, name + _BROKEN)
+        self.damaged = {}
 
     def oldest(self) -> int:
         """Index of the oldest snapshot kept, 0 without any."""

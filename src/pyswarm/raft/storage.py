@@ -63,19 +63,29 @@ def _open(log_disk: Disk, snapshot_disk: Disk, vault: Vault, spare_entries: int)
                 "where other managers have the data, remove this manager from the cluster, delete both directories and join again"
             )
         return None
-    snapshot = files.load()
+    snapshot = files.find()
     journal.spare_entries = spare_entries
     recovery.settle(journal)
+    try:
+        membership = _read_together(journal, snapshot, log_disk.path)
+    except CorruptJournal as exc:
+        raise next(iter(files.damaged.values()), exc) from exc
+    files.set_aside()
+    journal.sync()
+    return Storage(journal, files, snapshot, membership)
+
+
+def _read_together(journal: Journal, snapshot: raft_pb2.LogSnapshot | None, path: Path) -> Membership:
+    """Let the log continue from the snapshot, if there is one. Raises CorruptJournal when entries are missing before or in between."""
     if snapshot is not None:
         journal.view_from(snapshot.start)
-        journal.sync()
-        return Storage(journal, files, snapshot, Membership(snapshot.snapshot.membership, snapshot.era))
+        return Membership(snapshot.snapshot.membership, snapshot.era)
     if journal[0][1] != 1:
-        raise CorruptJournal(log_disk.path, 0, f"it begins with entry {journal[0][1]} and there is no usable snapshot of what came before")
+        raise CorruptJournal(path, 0, f"it begins with entry {journal[0][1]} and there is no usable snapshot of what came before")
     membership = Membership()
     if (change := commands.parse_membership(journal[0][0])) is not None:
         membership.apply(change)
-    return Storage(journal, files, None, membership)
+    return membership
 
 
 def found_storage(log_disk: Disk, snapshot_disk: Disk, vault: Vault, addr: str) -> Storage:

@@ -12,7 +12,7 @@ from pyswarm.errors import FailedPrecondition, Internal, InvalidArgument, NotFou
 from pyswarm.manager.control import blacklist, filters
 from pyswarm.manager.control.environment import Part, require
 from pyswarm.manager.store import Tx, View, by, copy_of
-from pyswarm.raft.log import Member
+from pyswarm.raft.log import Member, shortage
 from pyswarm.rpc.caller import Caller
 
 S = api.TaskState
@@ -130,9 +130,11 @@ def check_demotion(view: View, node: api.Node, members: Sequence[Member]) -> Non
         raise FailedPrecondition("attempting to demote the last manager of the swarm")
     if all(member.node_id != node.id for member in members):
         raise NotFound("can't find manager in raft memberlist")
-    others = [member for member in members if member.node_id != node.id]
-    if sum(member.reachable for member in others) < len(others) // 2 + 1:
-        raise FailedPrecondition("can't remove member from the raft: this would result in a loss of quorum")
+    if missing := shortage(members, node.id):
+        raise FailedPrecondition(
+            f"can't remove member from the raft: this would result in a loss of quorum ({missing}): bring back the managers that cannot be "
+            "reached, or demote those first"
+        )
 
 
 def check_removal(node: api.Node, members: Sequence[Member], *, force: bool) -> None:
