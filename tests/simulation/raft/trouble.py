@@ -23,10 +23,7 @@ def misfortune(cluster: Cluster) -> None:
     if chance.random() < weather.crash:
         _crash(cluster, cluster.managers[chance.choice(ids)])
     if weather.freeze and chance.random() < weather.freeze:
-        # the leader half of the time: it is the one who must not believe that no time has passed
-        leader = cluster.leader()
-        frozen = leader.raft_id if leader is not None and chance.random() < 0.5 else chance.choice(ids)
-        cluster.freeze(cluster.managers[frozen], chance.uniform(1, 40))
+        cluster.freeze(cluster.managers[_somebody(cluster)], chance.uniform(1, 40))
     if weather.clock and chance.random() < weather.clock:
         cluster.managers[chance.choice(ids)].ahead += chance.choice((1, 10, 3600))
     if weather.slow_disk and chance.random() < weather.slow_disk:
@@ -51,7 +48,7 @@ def _network(cluster: Cluster) -> None:
             if chance.random() < 0.5:
                 cluster.links.fall((b, a))
     if chance.random() < weather.isolate:
-        alone, ways = chance.choice(ids), chance.choice(("both", "in", "out") if weather.one_way else ("both",))
+        alone, ways = _somebody(cluster), chance.choice(("both", "in", "out") if weather.one_way else ("both",))
         for other in ids:
             if other != alone and ways != "in":
                 cluster.links.cut((alone, other))
@@ -59,6 +56,12 @@ def _network(cluster: Cluster) -> None:
                 cluster.links.cut((other, alone))
     if cluster.links.cuts and chance.random() < weather.heal:
         cluster.links.heal()
+
+
+def _somebody(cluster: Cluster) -> int:
+    """The leader half of the time: it is the one who must not believe that nothing has changed."""
+    leader = cluster.leader()
+    return leader.raft_id if leader is not None and cluster.chance.random() < 0.5 else cluster.chance.choice(list(cluster.managers))
 
 
 def _crash(cluster: Cluster, unlucky: Manager) -> None:

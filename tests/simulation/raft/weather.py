@@ -64,6 +64,7 @@ def drawn(chance: random.Random) -> Weather:
         EVERYTHING,
         **changes,
         reorder=chance.random() < 0.2,
+        heal=chance.choice((0.004, 0.01, 0.03)),
         propose=chance.choice((0.1, 0.3, 0.8)),
         snapshot_interval=chance.choice((5, 15, 40)),
     )
