@@ -140,20 +140,21 @@ def test_an_outdated_snapshot_is_loaded_anew() -> None:
 def test_the_log_behind_a_transfer_is_kept_until_it_is_installed() -> None:
     """What follows the snapshot is wanted next; the hold ends with the member's acknowledgement, its connection, or leadership."""
     leader = sender(50)
-    assert leader.oldest(90) == 90
+    assert leader.held(90) == 0
     pieces(leader, 2)
     leader.next_piece(3)
-    assert leader.oldest(90) == 50
+    assert leader.held(90) == 40
     for _ in range(100):
         leader.count_tick(2)
-    assert leader.oldest(90) == 50, "the one that is complete waits for the member"
+    assert leader.held(90) == 40, "the one that is complete waits for the member"
     leader.acknowledged(2, 49)
-    assert leader.oldest(90) == 50
+    assert leader.held(90) == 40
     leader.acknowledged(2, 50)
-    assert leader.oldest(90) == 90
+    assert leader.held(90) == 0
     for end in (lambda: leader.cancel(2), leader.rest):
         leader.provide(Loaded.of(snapshot(50)))
         pieces(leader, 2)
-        assert leader.oldest(90) == 50
+        assert leader.held(90) == 40
+        assert leader.held(50 + 2 * transfers.HELD_ENTRIES) == transfers.HELD_ENTRIES
         end()
-        assert leader.oldest(90) == 90
+        assert leader.held(90) == 0

@@ -53,7 +53,7 @@ class Chores:
         many = interval and applied - self.snapshots.index >= interval
         if self.snapshots.busy or applied <= self._tried or not (many or self.rekeying.wants_snapshot(applied)):
             return False
-        self._journal.spare_entries = max(config.log_entries_for_slow_followers, applied - self.sender.oldest(applied))
+        self._journal.spare_entries = max(config.log_entries_for_slow_followers, self.sender.held(applied))
         self._tried = applied
         return True
 

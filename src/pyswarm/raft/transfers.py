@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 
 PIECE_BYTES = 1 << 20
 WINDOW = 8
+HELD_ENTRIES = 100_000
+"""A bound for memory: who is slower than this many entries gets another snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +110,10 @@ class Sender:
         if transfer is not None and index >= transfer.loaded.index:
             del self._transfers[member]
 
-    def oldest(self, default: int) -> int:
-        """Index of the oldest snapshot that somebody is getting: the log behind it must be kept, or it would have to get another."""
-        return min((t.loaded.index for t in self._transfers.values()), default=default)
+    def held(self, applied: int) -> int:
+        """How many entries up to `applied` must stay: those behind a snapshot that somebody is getting, or it would have to get another."""
+        oldest = min((t.loaded.index for t in self._transfers.values()), default=applied)
+        return min(applied - oldest, HELD_ENTRIES)
 
     def rest(self) -> None:
         """Somebody else leads."""
