@@ -69,7 +69,7 @@ def value(cluster: Cluster) -> str:
 
 
 def test_every_socket_works(cluster: Cluster) -> None:
-    """Any manager's socket takes writes and answers reads; one member leads, all are reachable. [dispatcher 139]"""
+    """Any manager's socket takes writes and answers reads; one member leads, all are reachable. [dispatcher 139; control 158]"""
     seen = managers(cluster)
     assert sorted(seen.values()) == ["REACHABLE", "REACHABLE", "REACHABLE *"]
     for name in MANAGERS:
@@ -81,7 +81,10 @@ def test_every_socket_works(cluster: Cluster) -> None:
 
 
 def test_leader_is_killed(cluster: Cluster) -> None:
-    """A write goes through within three seconds, tasks keep running, and the killed manager comes back as itself. [dispatcher 191]"""
+    """A write goes through within three seconds, tasks keep running, and the killed manager comes back as itself.
+
+    [dispatcher 191; control 79]
+    """
     places = cluster.places()
     identity = cluster.nodes()["node-1"][0]
     ask_at(cluster, "node-2")
@@ -122,7 +125,10 @@ def test_stop_hands_over(cluster: Cluster) -> None:
 
 
 def test_roles_change(cluster: Cluster) -> None:
-    """A worker is promoted, follower and leader are demoted, a demoted node is removed; the last manager stays. [dispatcher 189; ca 170]"""
+    """A worker is promoted, follower and leader are demoted, a demoted node is removed; the last manager stays.
+
+    [dispatcher 180, 189; ca 168, 170; cli 38]
+    """
     cluster.ask("node", "promote", "node-4")
     until("node-4 is a manager", lambda: managers(cluster).get("node-4") == "REACHABLE")
     ask_at(cluster, "node-4")
@@ -154,7 +160,17 @@ def test_roles_change(cluster: Cluster) -> None:
 
 
 def test_demoted_while_away(cluster: Cluster) -> None:
-    """A stopped follower is demoted; started again it becomes a worker. [dispatcher 190; ca 171]"""
+    """A stopped follower is demoted; started again it becomes a worker. An absent worker cannot be promoted and demoted at once.
+
+    [dispatcher 180, 190; ca 169, 171; cli 39]
+    """
+    cluster.kill("node-4")
+    cluster.ask("node", "promote", "node-4")
+    assert "can't find manager in raft memberlist" in cluster.run("node", "demote", "node-4").stderr
+    cluster.start("node-4")
+    until("node-4 is a manager", lambda: managers(cluster)["node-4"] == "REACHABLE")
+    cluster.ask("node", "demote", "node-4")
+    until("node-4 is none", lambda: "node-4" not in managers(cluster))
     cluster.kill("node-3")
     until("it is missed", lambda: managers(cluster)["node-3"] == "UNREACHABLE")
     cluster.ask("node", "demote", "node-3")
