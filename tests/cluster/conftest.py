@@ -6,6 +6,7 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 from tools.cluster import Cluster
@@ -43,6 +44,13 @@ def small(new_cluster: Callable[[int], Cluster]) -> Cluster:
     return new_cluster(0)
 
 
+def no_hosts(error: HostsError) -> NoReturn:
+    """Skip a test, or fail it where `HOSTS_REQUIRED` says so."""
+    if os.environ.get(HOSTS_REQUIRED) == "1":
+        pytest.fail(f"{HOSTS_REQUIRED}=1, but {error}", pytrace=False)
+    pytest.skip(str(error))
+
+
 @pytest.fixture(scope="module")
 def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostedCluster]:
     """Three managers on hosts of their own, shared by tests that leave all of them up. Skips, or fails, where there can be no hosts."""
@@ -50,7 +58,5 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostedCluster]:
         try:
             made = stack.enter_context(managers(tmp_path_factory.mktemp("hosts"), 3))
         except HostsError as error:
-            if os.environ.get(HOSTS_REQUIRED) == "1":
-                pytest.fail(f"{HOSTS_REQUIRED}=1, but {error}", pytrace=False)
-            pytest.skip(str(error))
+            no_hosts(error)
         yield made

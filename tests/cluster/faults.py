@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +16,7 @@ from tools.hosts import HostedCluster
 DISK_FULL = "No space left on device"
 REMEDY = "free the disk"
 END_SECONDS = 20.0
+FLAPS, FLAP_SECONDS = 4, 0.4
 
 
 class Fault(Protocol):
@@ -73,6 +75,49 @@ class CutOff:
         cluster.hosts.heal()
 
 
+class Severed:
+    """Each loses sight of one of the others, and is lost to its sight; who sees both sees no fault."""
+
+    def begin(self, cluster: HostedCluster, names: Sequence[str]) -> None:
+        """See Fault."""
+        for name, other in zip(names, cluster.hosts.others(*names), strict=False):
+            cluster.hosts.cut([name], [other])
+            cluster.hosts.cut([other], [name])
+
+    def end(self, cluster: HostedCluster, names: Sequence[str]) -> None:
+        """See Fault."""
+        cluster.hosts.heal()
+
+
+class Flapping:
+    """Cut off and back again, so fast that nobody is sure."""
+
+    def begin(self, cluster: HostedCluster, names: Sequence[str]) -> None:
+        """See Fault."""
+        for _ in range(FLAPS):
+            cluster.hosts.isolate(*names)
+            time.sleep(FLAP_SECONDS)
+            cluster.hosts.heal()
+            time.sleep(FLAP_SECONDS)
+
+    def end(self, cluster: HostedCluster, names: Sequence[str]) -> None:
+        """See Fault."""
+
+
+class Terminated:
+    """SIGTERM, and a start afterwards."""
+
+    def begin(self, cluster: HostedCluster, names: Sequence[str]) -> None:
+        """See Fault."""
+        for name in names:
+            cluster.terminate(name)
+
+    def end(self, cluster: HostedCluster, names: Sequence[str]) -> None:
+        """See Fault."""
+        for name in names:
+            cluster.start(name)
+
+
 class DiskFull:
     """No room on their disks; they end with a sentence, and are started when there is room again."""
 
@@ -108,6 +153,9 @@ FAULTS: dict[str, Fault] = {
     "cut off": CutOff(),
     "deaf": CutOff(heard=True),
     "mute": CutOff(hears=True),
+    "severed": Severed(),
+    "flapping": Flapping(),
+    "terminated": Terminated(),
     "disk full": DiskFull(),
 }
 
