@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,9 +29,10 @@ from tools.hosts import HostedCluster, HostsError, managers
 from pyswarm.api import v1 as api
 from tests.cluster.faults import FAULTS, shuffled
 from tests.cluster.replicas import CALL_SECONDS, connection, same_everywhere, together
-from tests.cluster.users import LABEL, Memory, Saw, User
+from tests.cluster.users import LABEL, Impatient, Memory, Saw, User
 
-WRITERS, READERS = 8, 2
+WRITERS, IMPATIENT = 8, 3
+"""Users of any manager, and of each."""
 NAMES_PER_CYCLE = 6
 HOLD_SECONDS = (1.5, 4.0)
 LONG_PAUSE_SECONDS = 30.0
@@ -59,6 +60,7 @@ class Chaos:
 
     cluster: HostedCluster
     chance: random.Random
+    kinds: Sequence[str] = tuple(FAULTS)
     tell: Callable[[str], None] = lambda _text: None
     memory: Memory = field(default_factory=Memory)
     cycles: list[Cycle] = field(default_factory=list)
@@ -72,7 +74,7 @@ class Chaos:
     async def run(self, cycles: int) -> dict[str, Any]:
         """All of it; what the last line says. Raises StoryError."""
         await self._prepare()
-        kinds = shuffled(self.chance)
+        kinds = shuffled(self.kinds, self.chance)
         async with asyncio.TaskGroup() as group:
             self._next_names()
             users = [group.create_task(user.run()) for user in self._users()]
@@ -95,11 +97,11 @@ class Chaos:
 
     def _users(self) -> list[User]:
         sockets = [str(self.cluster.socket_of(name)) for name in self.managers]
-        made = []
-        for number in range(WRITERS + READERS):
-            chance = random.Random(self.chance.getrandbits(64))
-            made.append(User(f"user{number}", sockets, lambda: self._names, self.memory, chance, writes=number < WRITERS))
-        return made
+        users = [User(f"user{number}", sockets, *self._life()) for number in range(WRITERS)]
+        return users + [Impatient(f"hasty{n}-{m}", [socket], *self._life()) for n, socket in enumerate(sockets) for m in range(IMPATIENT)]
+
+    def _life(self) -> tuple[Callable[[], Sequence[str]], Memory, random.Random]:
+        return lambda: self._names, self.memory, random.Random(self.chance.getrandbits(64))
 
     def _next_names(self) -> None:
         """Other objects for each cycle: histories stay short."""
@@ -177,7 +179,10 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=10)
     parser.add_argument("--managers", type=int, default=3, choices=(3, 5))
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--faults", type=lambda text: text.split(","), default=list(FAULTS), help="only these, separated by commas")
     options = parser.parse_args()
+    if unknown := set(options.faults) - FAULTS.keys():
+        parser.error(f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}")
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4))
     begun = time.monotonic()
 
@@ -187,7 +192,7 @@ def main() -> int:
     directory = pathlib.Path(tempfile.mkdtemp(prefix=f"psw-chaos-{os.getpid()}-"))
     try:
         with managers(directory, options.managers) as cluster:
-            summary = asyncio.run(Chaos(cluster, random.Random(seed), tell).run(options.cycles))
+            summary = asyncio.run(Chaos(cluster, random.Random(seed), options.faults, tell).run(options.cycles))
     except (StoryError, HostsError) as error:
         print(f"Error: seed {seed}: {error}\nThe managers' logs are in {directory}", file=sys.stderr)
         return 1

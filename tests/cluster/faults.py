@@ -160,7 +160,7 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def shuffled(chance: random.Random) -> Iterator[str]:
+def shuffled(kinds: Sequence[str], chance: random.Random) -> Iterator[str]:
     """Kinds of faults without end, each as often as any other."""
     while True:
-        yield from chance.sample(sorted(FAULTS), len(FAULTS))
+        yield from chance.sample(sorted(kinds), len(kinds))

@@ -32,6 +32,7 @@ Answer = TypeVar("Answer")
 LABEL = "value"
 CALL_SECONDS = 5.0
 PAUSE_SECONDS = 0.06
+HURRY_SECONDS = 0.4
 
 
 class Known(NamedTuple):
@@ -126,6 +127,8 @@ class Memory:
     reads: int = 0
     refused: int = 0
     versions: dict[tuple[str, str], int] = field(default_factory=dict)
+    latest: dict[str, api.Config] = field(default_factory=dict)
+    """What anybody saw last, by name."""
     oddities: list[str] = field(default_factory=list)
     """What no user should ever be told."""
 
@@ -146,6 +149,9 @@ class Memory:
         key, version = (config.id, config.spec.annotations.labels[LABEL]), config.meta.version.index
         if self.versions.setdefault(key, version) != version:
             self.oddities.append(f"config {key[0]} has value {key[1]} in version {version} and in {self.versions[key]}")
+        name = config.spec.annotations.name
+        if name not in self.latest or self.latest[name].meta.version.index < version:
+            self.latest[name] = config
 
     def unexplained(self) -> str:
         """The first history that cannot be; empty when all can."""
@@ -195,17 +201,16 @@ class Failed(Exception):
 
 
 class User:
-    """One user. `sockets` are the managers'; `names` gives the configs that are worked on at present."""
+    """One user. `sockets` are those of the managers it may ask; `names` gives the configs that are worked on at present."""
 
     def __init__(
-        self, name: str, sockets: Sequence[str], names: Callable[[], Sequence[str]], memory: Memory, chance: random.Random, *, writes: bool
+        self, name: str, sockets: Sequence[str], names: Callable[[], Sequence[str]], memory: Memory, chance: random.Random
     ) -> None:
         self.name = name
         self._sockets = sockets
         self._names = names
         self._memory = memory
         self._chance = chance
-        self._writes = writes
         self._count = 0
         self._seen: dict[str, api.Config] = {}
         self._channel: grpc.aio.Channel | None = None
@@ -227,6 +232,10 @@ class User:
         if channel is not None:
             await channel.close(None)
 
+    async def _disappointed(self) -> None:
+        """A call failed: try another manager."""
+        await self.close()
+
     async def read(self, name: str) -> api.Config | None:
         """The config as the cluster has it. Raises Failed."""
         stub = await self._stub()
@@ -237,7 +246,7 @@ class User:
         except grpc.aio.AioRpcError as error:
             if outcome(error.code(), error.details() or "") is None:
                 self._memory.oddities.append(f"{self.name} read {name}: {error.code().name}: {error.details()}")
-            await self.close()
+            await self._disappointed()
             raise Failed from error
         found: api.Config | None = next(iter(answer.configs), None)
         if found is None:
@@ -265,7 +274,7 @@ class User:
                 self._memory.oddities.append(f"{self.name} wrote {name}: {error.code().name}: {error.details()}")
             if meaning is None or not meaning.certain:
                 self._memory.add(name, begin, FOREVER, wanted)
-            await self.close()
+            await self._disappointed()
             raise Failed from error
         self._memory.add(name, begin, time.monotonic(), done(answer))
         return answer
@@ -322,9 +331,6 @@ class User:
     async def act(self) -> None:
         """One thing to one config: often to what was seen long ago. Raises Failed."""
         name = self._chance.choice(self._names())
-        if not self._writes:
-            await self.read(name)
-            return
         old = self._seen.pop(name, None) or await self.read(name)
         draw = self._chance.random()
         if old is None:
@@ -336,6 +342,44 @@ class User:
             return
         if new is not None and draw < 0.6:
             self._seen[name] = new
+
+
+class Impatient(User):
+    """Stays with one manager, and asks on without waiting for its answers.
+
+    So there are calls at a manager that is paused that began after others had been answered elsewhere: what it tells when it wakes up must
+    not be what it knew before. Updates rest on what anybody has seen.
+    """
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    await asyncio.sleep(HURRY_SECONDS)
+                    if self._channel is None:
+                        with contextlib.suppress(Failed):
+                            await self._stub()
+                    else:
+                        group.create_task(self._ask())
+        finally:
+            await self.close()
+
+    async def _disappointed(self) -> None:
+        """The connection mends itself, and other calls run on it."""
+
+    async def _ask(self) -> None:
+        with contextlib.suppress(Failed):
+            await self.act()
+
+    async def act(self) -> None:
+        """A read, or an update of what somebody saw. Raises Failed."""
+        name = self._chance.choice(self._names())
+        known = self._memory.latest.get(name)
+        if known is None or self._chance.random() < 0.5:
+            await self.read(name)
+        else:
+            await self.update(known)
 
 
 def _refusal(kind: type[Taken | Outrun | Missing], wanted: What) -> What:
