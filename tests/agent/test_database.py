@@ -10,6 +10,7 @@ import pytest
 
 from pyswarm.agent.database import Database, DatabaseError, StoredTask
 from pyswarm.api import v1 as api
+from pyswarm.errors import SwarmError
 from tests.agent.fakes import S, task
 
 
@@ -107,7 +108,7 @@ def test_damage_is_named(path: Path) -> None:
 
 
 def test_unusable_path(tmp_path: Path) -> None:
-    """A file where the directory should be gives an error that names the database."""
+    """A file where the directory should be gives an error for the operator that names the database and the remedy."""
     (tmp_path / "worker").write_bytes(b"")
-    with pytest.raises(DatabaseError, match=r"tasks\.db"):
+    with pytest.raises(SwarmError, match=r"tasks\.db.* free the disk"):
         opened(tmp_path / "worker" / "tasks.db")

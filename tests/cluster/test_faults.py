@@ -154,7 +154,10 @@ async def test_leader_cut_off_with_a_client(trio: HostedCluster) -> None:
 
 @pytest.mark.parametrize("who", ["leader", "follower"])
 async def test_full_disk(trio: HostedCluster, who: str) -> None:
-    """A manager without room on its disk ends with a sentence and harms no file; the others go on, and freed it catches up. [store 126]"""
+    """Without room on its disk a manager ends with a sentence, does so when started again, and harms no file; the others go on.
+
+    Freed it catches up. [store 126]
+    """
     tag = ids.new_id()
     async with leader_and_others(trio) as (leader, others, stub):
         await create(stub, f"before-{tag}")
@@ -169,6 +172,8 @@ async def test_full_disk(trio: HostedCluster, who: str) -> None:
                 break
         line = await asyncio.to_thread(ended_for_want_of_room, trio, victim)
         assert str(trio.root / victim / "raft") in line
+        start(trio, victim)
+        await asyncio.to_thread(ended_for_want_of_room, trio, victim)
         after = raft_files(trio.root / victim)
         assert {name: after[name][: len(data)] for name, data in before.items()} == before
     finally:

@@ -15,6 +15,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from pyswarm.api import v1 as api
+from pyswarm.errors import Internal
 
 VERSION = 1
 _SCHEMA = """
@@ -27,8 +28,8 @@ CREATE TABLE IF NOT EXISTS tasks (
 """
 
 
-class DatabaseError(Exception):
-    """The file cannot be used. The text names it and says what to do."""
+class DatabaseError(Internal):
+    """The file cannot be used: one line for the operator, which names it and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,8 @@ class Database:
         except (OSError, sqlite3.Error) as error:
             self.close()
             raise DatabaseError(
-                f"task database {self._path} cannot be used: {error}; if the disk is fine, remove the file: "
-                "the manager tells this node its tasks again"
+                f"task database {self._path} cannot be used: {error}. Repair or free the disk, restart; if the disk is fine, remove the "
+                "file: the manager tells this node its tasks again"
             ) from error
 
     def close(self) -> None:
