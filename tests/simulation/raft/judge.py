@@ -25,6 +25,8 @@ class Judge:
     def __init__(self) -> None:
         self.history: dict[int, tuple[bytes, int]] = {}
         """Per index: command and term of the entry that was applied."""
+        self.known_in: dict[int, int] = {}
+        """Per index: the term of who applied it first. It was committed in that term or before; its own term may be much older."""
         self.tables: dict[int, Any] = {}
         self.leaders: dict[int, int] = {}
         """Per term: who led."""
@@ -48,10 +50,13 @@ class Judge:
             self._counted(manager, replica)
 
     def _complete(self, replica: Replica) -> None:
-        """A new leader has every entry that was committed in an earlier term."""
+        """A new leader has every entry that was committed in an earlier term.
+
+        What a later leader committed it need not have, even if the entry is older: votes may have been on their way for long.
+        """
         first, term = replica.core.applied, replica.core.term
         for index, known in self.history.items():
-            if index > first and known[1] < term:
+            if index > first and self.known_in[index] < term:
                 entry = replica.entry(index)
                 if entry is None or (entry[0], entry[2]) != known:
                     raise Violation(f"the leader of term {term} does not have committed entry {index}: an acknowledged write is lost")
@@ -63,6 +68,7 @@ class Judge:
                 self.installed += 1
                 break
             known = self.history.setdefault(index, (entry[0], entry[2]))
+            self.known_in.setdefault(index, replica.core.term)
             if known != (entry[0], entry[2]):
                 raise Violation(f"entry {index} was applied differently on member {manager.raft_id}")
         manager.checked = replica.core.applied
