@@ -236,7 +236,7 @@ async def ask_as_worker(cluster: Cluster) -> list[grpc.StatusCode]:
             request_serializer=private_pb2.Envelope.SerializeToString,
             response_deserializer=private_pb2.Welcome.FromString,
         )()
-        with contextlib.suppress(grpc.aio.AioRpcError):
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             # The refusal may be faster than the greeting.
             await talk.write(private_pb2.Envelope(hello=private_pb2.Hello(cluster_id=me.organization, from_raft_id=77)))
         found.append(await talk.code())
