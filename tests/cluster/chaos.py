@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ from tools.cluster import StoryError
 from tools.hosts import HostedCluster, HostsError, managers
 
 from pyswarm.api import v1 as api
-from tests.cluster.faults import FAULTS, shuffled
+from tests.cluster.faults import DISK_FULL, FAULTS, shuffled
 from tests.cluster.replicas import CALL_SECONDS, connection, same_everywhere, together
 from tests.cluster.users import LABEL, Impatient, Memory, Saw, User
 
@@ -39,6 +39,7 @@ LONG_PAUSE_SECONDS = 30.0
 LONG_RUN = 20
 """Cycles. A run of at least so many has a leader paused for long."""
 SETTLE_SECONDS = 0.7
+UNFORESEEN = ("level=error", "level=critical", "Traceback", "unexpected")
 SNAPSHOT_INTERVAL, SPARE_ENTRIES = 400, 50
 """Entries. Small, so that managers that were away also get snapshots instead of the log."""
 
@@ -74,6 +75,14 @@ class Chaos:
     async def run(self, cycles: int) -> dict[str, Any]:
         """All of it; what the last line says. Raises StoryError."""
         await self._prepare()
+        try:
+            await self._misbehave(cycles)
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return await self._reckon()
+
+    async def _misbehave(self, cycles: int) -> None:
+        """All cycles, under users."""
         kinds = shuffled(self.kinds, self.chance)
         async with asyncio.TaskGroup() as group:
             self._next_names()
@@ -85,7 +94,6 @@ class Chaos:
                     await self._cycle("paused", long=True)
             for task in users:
                 task.cancel()
-        return await self._reckon()
 
     async def _prepare(self) -> None:
         """Small snapshots, often."""
@@ -144,7 +152,7 @@ class Chaos:
             await asyncio.to_thread(self.cluster.start, name)
         await same_everywhere(self.cluster, self.managers, self._remember)
         begun = time.monotonic()
-        if wrong := self.memory.unexplained() or "\n".join(self.memory.oddities):
+        if wrong := self.memory.unexplained() or "\n".join([*self.memory.oddities, *self._complaints()]):
             raise StoryError(wrong)
         self.tell(f"{sum(map(len, self.memory.calls.values()))} calls explained in {time.monotonic() - begun:.1f} s")
         gaps: dict[str, float] = defaultdict(float)
@@ -161,6 +169,13 @@ class Chaos:
             "lost": 0,
             "longest_gap_s": dict(sorted(gaps.items())),
         }
+
+    def _complaints(self) -> Iterator[str]:
+        """What managers wrote down that no fault explains: errors but those of full disks, and whatever nobody foresaw."""
+        for name in self.managers:
+            for line in (self.cluster.root / f"{name}.log").read_text(errors="replace").splitlines():
+                if any(words in line for words in UNFORESEEN) and not any(words in line for words in DISK_FULL):
+                    yield f"{name}: {line}"
 
     def _remember(self, store: api.StoreSnapshot, begun: float) -> None:
         """A last look counts as a read of every name."""
