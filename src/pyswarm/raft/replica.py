@@ -190,6 +190,8 @@ class Replica(Standing):
             self._heartbeat_ticks = 0
             self.traffic.push = self._chores.sender.fresh = self.untold = False
             self._core.send_entries()
+        elif not self._core.leading:
+            self.traffic.push = False  # a leader's intention; left over, it would make round follow round without end
 
     @property
     def must_sync(self) -> bool:
