@@ -17,10 +17,11 @@ class ProposalError(Unknown):
 
 
 class NodeStopped(ProposalError):
-    """This node is not (or no longer) a member."""
+    """This node is not (or no longer) a member. With `uncertain` the entry was on its way, and may commit later."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, uncertain: bool = False) -> None:
         super().__init__("raft: failed to process the request: node is stopped")
+        self.uncertain = uncertain
 
 
 class LostLeadership(ProposalError):

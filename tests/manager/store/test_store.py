@@ -235,6 +235,24 @@ async def test_a_stopped_store_refuses_writers() -> None:
         await store.update(lambda _tx: None)
 
 
+async def test_a_write_that_was_on_its_way_when_the_store_stopped_is_uncertain() -> None:
+    """A store that stops while the log has an entry does not say that the write failed: others may commit it."""
+    store = Store(VirtualClock())
+    log = MemoryLog(store)
+    log.propose = lambda *_: asyncio.Future()  # type: ignore[assignment,method-assign]
+    store.attach(log)
+    serving = asyncio.create_task(store.run())
+    await asyncio.sleep(0)
+    writing = asyncio.create_task(store.update(lambda tx: tx.nodes.create(node(1))))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    late = asyncio.create_task(store.update(lambda tx: tx.nodes.create(node(2))))
+    await asyncio.sleep(0)
+    serving.cancel()
+    results = await asyncio.gather(writing, late, serving, return_exceptions=True)
+    assert [(type(r), getattr(r, "uncertain", None)) for r in results[:2]] == [(NodeStopped, True), (NodeStopped, False)]
+
+
 async def test_snapshot_and_restore_by_difference(store: Store, clock: VirtualClock) -> None:
     """Restoring makes the tables equal to the snapshot, versions included, and tells listeners the difference. [store 43]"""
     for number in (1, 2, 3):

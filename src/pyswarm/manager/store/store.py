@@ -134,7 +134,7 @@ class Store:
                 # A refusal tells what the store holds, as a read does: a leader that was deposed without knowing must not give one.
                 await log.read_barrier()
         except asyncio.CancelledError:
-            error = NodeStopped()
+            error = NodeStopped(uncertain=bool(group.tx.changes))
             raise
         except Exception as exc:  # noqa: BLE001 - handed to every caller of the group
             error = exc
