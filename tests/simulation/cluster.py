@@ -23,6 +23,7 @@ from pyswarm.api import v1 as api
 from pyswarm.errors import SwarmError
 from pyswarm.manager.store import Kind
 from pyswarm.raft.node import RaftSettings
+from pyswarm.rpc.remotes import DEFAULT_WEIGHT, RemotePeer
 from tests.simulation import ending
 from tests.simulation.judge import Judge
 from tests.simulation.loop import Deadlock, Livelock, SimLoop
@@ -91,6 +92,8 @@ class Cluster:
         for _ in range(scenario.managers):
             self._new_manager()
         self.users = [self._user(f"user{n}") for n in range(scenario.users)]
+        for user in self.users[2:]:
+            user.only_looks = True
         self.operator = self._user("operator")
         self.workers: list[SimNode] = []
         self.retired: list[SimNode] = []
@@ -260,12 +263,27 @@ class Cluster:
         await asyncio.sleep(3)  # what users have begun ends
         while not all(worker.process is not None for worker in self.workers):  # noqa: ASYNC110 - joining signals nobody
             await asyncio.sleep(0.5)
-        await self._last_wishes(self.operator)
+        self._help_the_lost()
+        try:
+            async with asyncio.timeout(self.scenario.rest):
+                await self._last_wishes(self.operator)
+        except TimeoutError:
+            self.judge.violation(self.histories.unexplained() or "in the end nobody takes the operator's orders")
         await self._settle()
         self._disturb_once_more()
         await self._settle(quiet=self.scenario.quiet)
         for name in sorted(self.histories.calls):
             await self._insist(functools.partial(self.operator.read, name))
+
+    def _help_the_lost(self) -> None:
+        """Whose managers are all gone is told of another one, as with --join-addr."""
+        present = self._peers()
+        for worker in self.workers:
+            known = {peer.addr for peer in worker.remotes.weights()}
+            if not known & {address for _, address in present}:
+                self.trace("operator", f"tells {worker.name} where managers are")
+                for peer in present:
+                    worker.remotes.observe(RemotePeer(*peer), DEFAULT_WEIGHT)
 
     def _disturb_once_more(self) -> None:
         """Containers end, and now and then a machine with all its containers: nothing but their own events brings them back."""

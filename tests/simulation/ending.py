@@ -46,12 +46,18 @@ def _services(store: Store) -> Iterator[str]:
                 yield f"{name} has {len(running)} of {service.spec.replicated.replicas} tasks running"
         else:
             yield from _global(store, name, running)
-        if old := [short(t.id) for t in running if t.spec.container.image != service.spec.task.container.image]:
+        if old := [short(t.id) for t in running if t.spec.container.image != service.spec.task.container.image and not _rests(store, t)]:
             yield f"{name} is updated, but {old} are not"
         if service.update_status.state in {api.UpdateStatus.UPDATING, api.UpdateStatus.ROLLBACK_STARTED}:
             yield f"{name} is still being updated"
         if wrong := history_too_long(service, tasks, limit_of(store, service)):
             yield wrong
+
+
+def _rests(store: Store, task: api.Task) -> bool:
+    """A global service's tasks on paused nodes are left as they are."""
+    node = store.nodes.get(task.node_id)
+    return not task.slot and node is not None and node.spec.availability == Availability.PAUSE
 
 
 def _global(store: Store, name: str, running: Sequence[api.Task]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -84,14 +84,16 @@ class MemoryKeyStore(KeyStore):
 class Watched:
     """The store as the log's state machine; the judge sees what is applied."""
 
-    def __init__(self, store: Store, judge: Judge, name: str) -> None:
+    def __init__(self, store: Store, manager: SimManager) -> None:
         self._store = store
-        self._judge = judge
-        self._name = name
+        self._manager = manager
+        self._judge = manager.judge
+        self._name = manager.name
         self.capture = store.capture
 
     def apply(self, index: int, request: api.InternalRaftRequest, proposal: Any | None) -> None:
         """See StateMachine."""
+        self._manager.check_duties()
         events: list[Any] = []
         undo = self._store.on_commit(lambda commit: events.extend(commit.events))
         try:
@@ -136,6 +138,7 @@ class SimManager:
         self.demoted = False
         """It ended because it is no manager any more."""
         self.gone = False
+        self.on_duty = False
         self.settings = settings
         self.snapshot_interval = snapshot_interval
         self._trace = trace
@@ -176,7 +179,7 @@ class SimManager:
         process.at_death = self._on_death
         self.process = self.keystore.process = process
         self.manager = None
-        self.demoted = False
+        self.demoted = self.on_duty = False
         self._trace(self.name, "starts")
         process.start(self._live(process))
 
@@ -220,10 +223,23 @@ class SimManager:
             join=not (self.founds and self.disks.never_used),
         )
         self.manager = Manager(config, security, self.keystore, _signing_root, self.clock, self._other)
+        self.manager._lead = functools.partial(self._do_duties, self.manager._lead)  # type: ignore[method-assign]
         self.manager.raft.on_leadership(self._on_leadership)
         await self.manager.run()
         self._trace(self.name, "was removed from the log")
         self.demoted = True
+
+    async def _do_duties(self, duties: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.on_duty = True
+        try:
+            await duties()
+        finally:
+            self.on_duty = False
+
+    def check_duties(self) -> None:
+        """An entry is about to be applied. Called where another leader's work becomes visible to this manager."""
+        if self.on_duty and not self.leads and self.alive:
+            self.judge.violation(f"{self.name} does a leader's duties without leading")
 
     def _on_leadership(self, leads: bool) -> None:
         raft = self.raft
@@ -299,7 +315,7 @@ def edge(network: Callable[[], Network], tick: float, chance: random.Random) -> 
         directories = process()
         own = RaftSettings(tick, settings.heartbeat_tick, settings.election_tick)
         return RaftNode(
-            machine=Watched(machine, mine.judge, mine.name),
+            machine=Watched(machine, mine),
             settings=own,
             config=(lambda: often) if mine.snapshot_interval else config,
             open_directory=lambda _: mine.disks.boot(directories),

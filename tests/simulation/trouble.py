@@ -46,7 +46,8 @@ class Containers:
 
 
 FOR_SEVERAL = (
-    "kill_leader", "leader_dies_at_work", "stop_leader", "freeze_leader", "isolate_leader", "blackout", "transfer", "transfer",
+    "kill_leader", "leader_dies_at_work", "stop_leader", "freeze_leader", "isolate_leader",
+    "isolate_managers_from_leader", "blackout", "transfer", "transfer",
     "demote", "promote", "join_manager", "cut_managers", "split", "reset_managers",
 )  # fmt: skip
 FAULTS = (
@@ -311,6 +312,12 @@ class Trouble:
     async def isolate_leader(self) -> None:
         """The same, for the leader."""
         await self._isolate(self._leader().address)
+
+    async def isolate_managers_from_leader(self) -> None:
+        """Managers cannot reach the leader, nor it them; users and workers reach all."""
+        alone = self._leader().address
+        others = [m.address for m in self._cluster.managers if m.address != alone]
+        await self._cut_for_a_while([pair for o in others for pair in ((alone, o), (o, alone))], f"cuts {alone} off from managers")
 
     async def _isolate(self, alone: str) -> None:
         cluster = self._cluster

@@ -151,6 +151,7 @@ class User:
     ) -> None:
         self.name = name
         self.pause = chance.choice((0.5, 2.0, 6.0))
+        self.only_looks = False
         self._network = network
         self._chance = chance
         self._trace = trace
@@ -257,6 +258,9 @@ class User:
 
     async def act(self) -> None:
         """One thing to one service, or to a node."""
+        if self.only_looks:
+            await self.read(self._chance.choice(self._names))
+            return
         if self._chance.random() < 0.12:
             await self.change_node()
             return
