@@ -68,7 +68,9 @@ format: $(VENV)/dev.stamp ## Format the code
 bench: $(VENV)/dev.stamp ## Run the benchmarks; one JSON object a line
 	$(BIN)/python -m bench.commit
 	$(BIN)/python -m bench.control
+	$(BIN)/python -m bench.control --managers 3
 	$(BIN)/python -m bench.failover
+	$(BIN)/python -m bench.volume
 	$(BIN)/python -m bench.replicas
 
 SEEDS ?= 300

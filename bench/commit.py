@@ -40,8 +40,9 @@ class Counter:
         """See StateMachine."""
         return api.StoreSnapshot
 
-    def restore(self, snapshot: api.StoreSnapshot) -> None:
+    def prepare(self, snapshot: api.StoreSnapshot) -> Callable[[], None]:  # noqa: ARG002 - the interface
         """See StateMachine."""
+        return lambda: None
 
 
 def request(number: int) -> api.InternalRaftRequest:

@@ -31,6 +31,7 @@ from pyswarm.ca.root import RootCA
 from pyswarm.ca.validate import CertificateError
 from pyswarm.clock import Clock
 from pyswarm.errors import SwarmError
+from pyswarm.garbage import look_again
 from pyswarm.node_join import StartError, distrust, explain, refuse_other_cluster, warn_of_address
 from pyswarm.node_state import Settings, StateDirectory
 from pyswarm.rpc.caller import MANAGER, WORKER
@@ -327,6 +328,7 @@ class Node:
         finally:
             self._manager_up.clear()
             self._broker.set_local(None)
+            look_again()
         return removed
 
     async def _demoted(self) -> bool:

@@ -26,17 +26,6 @@ from pyswarm.cli import logging as daemon_logging
 from pyswarm.node_state import Settings
 
 
-@pytest.fixture(autouse=True)
-def _logging_restored() -> Iterator[None]:
-    """The daemon configures logging for its process; a test's process lives on."""
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = before
-    root.setLevel(level)
-    structlog.reset_defaults()
-
-
 @pytest.fixture
 def directory() -> Iterator[Path]:
     """A directory with a name short enough for a socket."""

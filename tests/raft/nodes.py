@@ -39,10 +39,15 @@ class Recorder:
         names = tuple(self.names)
         return lambda: api.StoreSnapshot(nodes=[api.Node(id=n) for n in names])
 
-    def restore(self, snapshot: api.StoreSnapshot) -> None:
+    def prepare(self, snapshot: api.StoreSnapshot) -> Callable[[], None]:
         """See StateMachine."""
-        self.restored += 1
-        self.names = [n.id for n in snapshot.nodes]
+        names = [n.id for n in snapshot.nodes]
+
+        def restore() -> None:
+            self.restored += 1
+            self.names = names
+
+        return restore
 
 
 class Memory:

@@ -119,6 +119,31 @@ async def test_joining_under_writes(tmp_path: Path) -> None:
         await growing.equal()
 
 
+async def test_joining_by_a_snapshot_that_has_the_leaders_old_address(tmp_path: Path) -> None:
+    """A manager reaches the leader where it says it is, before it knows the entry that says so."""
+    config = api.RaftConfig(snapshot_interval=10)
+    async with cluster(tmp_path, 1, config) as growing:
+        leader = await growing.leader()
+        for i in range(15):
+            await growing.write(f"n{i}")
+        config.snapshot_interval = 0
+        await leader.stop()
+        leader.port = 0
+        await leader.start()
+        late = growing.add()
+        assert not await late.open()
+        joined = await (await growing.leader()).node.join(late.name, late.addr)
+        for i in range(15):
+            await growing.write(f"moved-{i}")
+        await late.begin(joined)
+        for i in range(50):
+            await growing.write(f"meanwhile-{i}")
+        async with asyncio.timeout(5):
+            await late.node.joined()
+        await growing.equal()
+        assert growing.boxes[1].machine.restored == 1
+
+
 async def test_two_join_at_the_same_time(tmp_path: Path) -> None:
     """Their additions follow one another."""
     async with cluster(tmp_path, 1) as growing:

@@ -130,7 +130,7 @@ def test_success_and_failure_are_told_once() -> None:
 
     def capture() -> object:
         seen = state[0]
-        return lambda: raft_pb2.LogSnapshot(snapshot=api.Snapshot(store=api.StoreSnapshot(nodes=[api.Node(id=seen)])))
+        return lambda: (raft_pb2.LogSnapshot(), api.StoreSnapshot(nodes=[api.Node(id=seen)]))
 
     store = SnapshotStore(SnapshotFiles(disk, vault()), capture, lambda: 0)  # type: ignore[arg-type]
     store.serialize((None, (b"l", 10, 1), (b"p", 9, 1), ()), 9)

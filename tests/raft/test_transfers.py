@@ -57,7 +57,9 @@ def test_a_transfer_arrives_whole() -> None:
     shuffled = sent[:-1] * 2
     random.Random(2).shuffle(shuffled)
     assert {receiver.add(p) for p in shuffled} == {None}
-    assert receiver.add(sent[-1]) == snapshot()
+    arrived = receiver.add(sent[-1])
+    assert arrived is not None
+    assert arrived.open() == snapshot()
 
 
 def test_a_missing_piece_delays_a_foreign_one_restarts() -> None:
@@ -71,7 +73,9 @@ def test_a_missing_piece_delays_a_foreign_one_restarts() -> None:
     assert receiver.count == 1
     for piece in second[:-2]:
         assert receiver.add(piece) is None
-    assert receiver.add(second[-2]) == snapshot()
+    arrived = receiver.add(second[-2])
+    assert arrived is not None
+    assert arrived.open() == snapshot()
 
 
 def test_damage_is_noticed() -> None:
@@ -82,7 +86,10 @@ def test_damage_is_noticed() -> None:
         [replace(p, index=51) for p in sent],
     ):
         receiver = Receiver()
-        assert [receiver.add(p) for p in bad] == [None] * len(bad)
+        *rest, arrived = [receiver.add(p) for p in bad]
+        assert rest == [None] * (len(bad) - 1)
+        assert arrived is not None
+        assert arrived.open() is None
 
 
 def test_the_window_bounds_what_is_under_way() -> None:

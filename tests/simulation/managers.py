@@ -102,10 +102,15 @@ class Watched:
             undo()
         self._judge.applied(self._name, self._store, index, events)
 
-    def restore(self, snapshot: api.StoreSnapshot) -> None:
+    def prepare(self, snapshot: api.StoreSnapshot) -> Callable[[], None]:
         """See StateMachine."""
-        self._store.restore(snapshot)
-        self._judge.restored(self._name, self._store)
+        restore = self._store.prepare(snapshot)
+
+        def restored() -> None:
+            restore()
+            self._judge.restored(self._name, self._store)
+
+        return restored
 
 
 class SimManager:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pyswarm import __version__
+from pyswarm.garbage import keep_pauses_short
 
 if TYPE_CHECKING:
     from pyswarm.agent.executor.docker import DockerExecutor
@@ -90,6 +91,7 @@ def command(**flags: Any) -> int:
     logging.configure(flags["log_level"])
     config = _config(flags)
     _raise_file_limit()
+    keep_pauses_short()
     return asyncio.run(_serve(config))
 
 

@@ -233,7 +233,7 @@ def _replay(found: Inspection) -> Store:
 
     store = Store(SystemClock())
     begin, changes = found.replay()
-    store.restore(begin)
+    store.prepare(begin)()
     for index, request in changes:
         store.apply(index, request, None)
     return store

@@ -67,6 +67,9 @@ class Link:
     def __init__(self, raft_id: int, addr: str, host: Host, connect: Connect, clock: Clock) -> None:
         self.raft_id = raft_id
         self.addr = addr
+        self.said = ""
+        """Where the member says it is, while it talks to this one; tried in turn with `addr`, which comes from a table that may be old."""
+        self._try_said = False
         self._host = host
         self._connect = connect
         self._clock = clock
@@ -131,10 +134,13 @@ class Link:
     def _close(self) -> None:
         self._queue = None
         self._bytes = 0
+        self._try_said = False
         self._host.link_down(self.raft_id)
 
     async def _session(self) -> None:
-        channel = self._connect(self.addr)
+        addr = self.said if self._try_said and self.said else self.addr
+        self._try_said = not self._try_said
+        channel = self._connect(addr)
         try:
             call: Any = _talk_on(channel)
             try:

@@ -57,8 +57,8 @@ class StateMachine(Protocol):
         """An immutable view of the present state; the returned function builds the message and is safe to call in another thread."""
         ...
 
-    def restore(self, snapshot: api.StoreSnapshot) -> None:
-        """Make the state equal to the snapshot."""
+    def prepare(self, snapshot: api.StoreSnapshot) -> Callable[[], None]:
+        """Do what takes long before the state can become that of the snapshot, in any thread; then call what is returned on the loop."""
         ...
 
 

@@ -125,8 +125,8 @@ class Network:
         if found is not None:
             found[0].hurry()
 
-    def follow(self, wanted: Mapping[int, str]) -> None:
-        """Have exactly one link to each of these, by raft id and address."""
+    def follow(self, wanted: Mapping[int, str], said: Mapping[int, str]) -> None:
+        """Have exactly one link to each of these, by raft id and address. `said`: where some say themselves that they are."""
         for raft_id, (link, task) in list(self._links.items()):
             if wanted.get(raft_id) != link.addr:
                 link.stop()
@@ -136,3 +136,5 @@ class Network:
             if raft_id not in self._links and self._group is not None:
                 link = Link(raft_id, addr, self._host, self._connect, self._clock)
                 self._links[raft_id] = link, self._group.create_task(link.run(), name=f"raft link {raft_id:x}")
+        for raft_id, (link, _) in self._links.items():
+            link.said = said.get(raft_id, "")

@@ -196,8 +196,10 @@ class RaftNode(Council):
         chance = random.Random(secrets.randbits(128))  # noqa: S311 - election jitter and request ids, no secrets
         clock, addr = self._clock.monotonic, self._resident.addr
         replica = Replica(storage, self._machine, self._settings, clock, self._config, events, chance, addr)
+        snapshot = storage.snapshot
+        if snapshot is not None:
+            replica.restore(await _in(disk_thread, lambda: self._machine.prepare(snapshot.snapshot.store)))
         self._replica = self._resident.replica = replica
-        replica.restore()
         log.info("raft node started", raft_id=f"{replica.raft_id:x}", applied=replica.applied, directory=str(self._path))
         self._started.set()
         network = Network(self._resident, self._connect, self._clock) if self._connect is not None else None
@@ -245,8 +247,9 @@ class RaftNode(Council):
     def _connect_all(self, replica: Replica, network: Network) -> None:
         """Let links follow who there is."""
         hosts = {m.raft_id: m.addr for m in self._join.members} if self._join is not None and not replica.is_member else {}
-        hosts |= self.transport.guests | {i: m.addr for i, m in replica.contacts.items() if m.addr}
-        network.follow({i: addr for i, addr in hosts.items() if i != replica.raft_id and i not in replica.membership.removed})
+        guests = self.transport.guests
+        hosts |= guests | {i: m.addr for i, m in replica.contacts.items() if m.addr}
+        network.follow({i: addr for i, addr in hosts.items() if i != replica.raft_id and i not in replica.membership.removed}, guests)
         for raft_id in self._resident.newcomers():
             network.hurry(raft_id)
 

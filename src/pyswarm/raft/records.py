@@ -40,7 +40,9 @@ class Kind(enum.IntEnum):
     START = 6
     """The log now consists of exactly the two entries of the payload, a LogStart."""
     SNAPSHOT = 7
-    """In a snapshot file: the state after entry `index`, a LogSnapshot."""
+    """In a snapshot file: the state after entry `index`, a LogSnapshot. Not written any more."""
+    PART = 8
+    """The same in parts, one record each, see `raft.parts`; an empty one ends the file."""
 
 
 @dataclass(frozen=True, slots=True)

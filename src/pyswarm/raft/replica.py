@@ -16,7 +16,7 @@ import structlog
 
 from pyswarm.api import v1 as api
 from pyswarm.api.private import raft_pb2
-from pyswarm.raft import commands
+from pyswarm.raft import commands, parts
 from pyswarm.raft import filter as screen
 from pyswarm.raft.changes import Changes
 from pyswarm.raft.chores import Chores, Job
@@ -31,11 +31,16 @@ from pyswarm.raft.peers import Peers
 from pyswarm.raft.presence import Presence
 from pyswarm.raft.proposals import Proposals
 from pyswarm.raft.reads import Reader, Reads
+from pyswarm.raft.snapshots import SnapshotFiles
 from pyswarm.raft.standing import Standing
 from pyswarm.raft.storage import Storage
 from pyswarm.raft.traffic import Judge, Traffic
+from pyswarm.raft.transfers import Arrived
 
 log = structlog.get_logger(__name__)
+
+Arrival = tuple[raft_pb2.LogSnapshot, Callable[[], None]]
+"""A snapshot on disk, without its store, and what makes that the state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +130,14 @@ class Replica(Standing):
         snapshots, sender = self._chores.snapshots, self._chores.sender
         return Core(own, others, self._journal, snapshots, sender, self.traffic, self._settings.timing, clock, self._apply)
 
-    def restore(self) -> None:
-        """Give the state machine the snapshot. Once, before the first round; what follows in the log comes through `apply`."""
+    def restore(self, prepared: Callable[[], None] | None = None) -> None:
+        """Give the state machine the snapshot. Once, before the first round; what follows in the log comes through `apply`.
+
+        `prepared`: what the machine made ready in a thread, because that takes long.
+        """
         snapshot, self._snapshot = self._snapshot, None
         if snapshot is not None:
-            self._machine.restore(snapshot.snapshot.store)
+            (prepared or self._machine.prepare(snapshot.snapshot.store))()
 
     # --- wishes
 
@@ -176,7 +184,7 @@ class Replica(Standing):
         self.traffic.handle_all()
         self._publish_loss()
         self._align()
-        self._chores.rekeying.begin(self.traffic.arrived.start.last.index if self.traffic.arrived is not None else 0)
+        self._chores.rekeying.begin(self.traffic.arrived.index if self.traffic.arrived is not None else 0)
         if self._presence.due(self._announced):
             self._core.append(self._presence.entry(self._core.term))
         if self._announced is not None:
@@ -236,17 +244,18 @@ class Replica(Standing):
         if arrived is not None and not self.traffic.installing:
             self.traffic.installing = True
             keep_old = self._config().keep_old_snapshots
-            due.append(Job(lambda: self._files.write(arrived, keep_old), self._install))
+            due.append(Job(lambda: _keep(arrived, self._files, keep_old, self._machine), self._install))
         return due
 
-    def _install(self, _: object, error: Exception | None) -> None:
+    def _install(self, arrival: Arrival | None, error: Exception | None) -> None:
         """The arrived snapshot is on disk: make it the state, unless entries got here first."""
         if error is not None:
             raise JournalFailed(f"a snapshot from the leader could not be stored: {error}. Repair or free the disk, restart") from error
-        snapshot, self.traffic.arrived = self.traffic.arrived, None
+        self.traffic.arrived = None
         self.traffic.installing = False
-        if snapshot is None:
+        if arrival is None:
             return
+        snapshot, restore = arrival
         prev, last = snapshot.start.prev, snapshot.start.last
         if not self.traffic.contains(last.index, last.term):
             table = Membership(snapshot.snapshot.membership, snapshot.era)
@@ -257,7 +266,7 @@ class Replica(Standing):
             )
             self.applied = last.index
             self._chores.snapshots.index = max(self._chores.snapshots.index, last.index)
-            self._machine.restore(snapshot.snapshot.store)
+            restore()
             self._told_members()
             log.info("installed a snapshot from the leader", index=last.index, term=last.term)
         if self._core.leader_id not in {0, self._identity.raft_id}:
@@ -343,7 +352,18 @@ class Replica(Standing):
         if self._identity.raft_id in self._membership.removed:
             self._events.removed()
 
-    def _capture(self) -> Callable[[], raft_pb2.LogSnapshot]:
+    def _capture(self) -> Callable[[], tuple[raft_pb2.LogSnapshot, api.StoreSnapshot]]:
         build = self._machine.capture()
-        membership, era = self._membership.snapshot(), self._membership.era
-        return lambda: raft_pb2.LogSnapshot(snapshot=api.Snapshot(version=api.Snapshot.V0, membership=membership, store=build()), era=era)
+        head = api.Snapshot(version=api.Snapshot.V0, membership=self._membership.snapshot())
+        era = self._membership.era
+        return lambda: (raft_pb2.LogSnapshot(snapshot=head, era=era), build())
+
+
+def _keep(arrived: Arrived, files: SnapshotFiles, keep_old: int, machine: StateMachine) -> Arrival | None:
+    """Blocking: look at a snapshot that arrived, store it, and prepare to make it the state. None for a damaged one."""
+    snapshot = arrived.open()
+    if snapshot is None:
+        return None
+    files.write(snapshot, keep_old)
+    head, store = parts.apart(snapshot)
+    return head, machine.prepare(store)

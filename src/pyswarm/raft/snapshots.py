@@ -8,6 +8,7 @@ short by a crash at any point without loss, because the journal is read together
 from __future__ import annotations
 
 import enum
+import itertools
 import re
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from pyswarm.api import v1 as api
 from pyswarm.api.private import raft_pb2
-from pyswarm.raft import records
+from pyswarm.raft import parts, records
 from pyswarm.raft.disk import Disk
 from pyswarm.raft.errors import CorruptJournal, StorageError
 from pyswarm.raft.journal import Entry
@@ -29,8 +30,9 @@ log = structlog.get_logger(__name__)
 _NAME = re.compile(r"[0-9a-f]{16}-([0-9a-f]{16})\.snap")
 _BROKEN = ".broken"
 
-Capture = Callable[[], Callable[[], raft_pb2.LogSnapshot]]
-"""Takes a view of the present state; the function it returns makes the message, without `start`, in any thread."""
+Capture = Callable[[], Callable[[], tuple[raft_pb2.LogSnapshot, api.StoreSnapshot]]]
+"""Takes a view of the present state; the function it returns makes the messages, without `start`, in any thread. They stay apart because
+putting one into the other would copy it in one long step."""
 
 
 class SnapshotFiles:
@@ -75,14 +77,20 @@ class SnapshotFiles:
         names = self.names()
         return _index_of(names[-1]) if names else 0
 
-    def write(self, snapshot: raft_pb2.LogSnapshot, keep_old: int) -> None:
-        """Store a snapshot durably, then delete all but it and the `keep_old` before it. Raises OSError; then nothing was deleted."""
+    def write(self, snapshot: raft_pb2.LogSnapshot, keep_old: int, store: api.StoreSnapshot | None = None) -> None:
+        """Store a snapshot durably, then delete all but it and the `keep_old` before it. Raises OSError; then nothing was deleted.
+
+        `store`: the state, if it is not in the snapshot already. The file holds the parts as a record each, and an empty one at the end.
+        """
         last = snapshot.start.last
         header, cipher = self._vault.new_file()
-        head = records.encode(Kind.IDENTITY, 1, 1, 0, 0, header)
-        sealed = cipher.seal(snapshot.SerializeToString(deterministic=True), records.context(Kind.SNAPSHOT, 2, last.index, last.term))
+        content = [records.encode(Kind.IDENTITY, 1, 1, 0, 0, header)]
+        whole = parts.split(snapshot, store) if store is not None else parts.split(*parts.apart(snapshot))
+        for number, part in enumerate(itertools.chain(whole, (b"",)), 2):
+            sealed = cipher.seal(part, records.context(Kind.PART, number, last.index, last.term))
+            content.append(records.encode(Kind.PART, number, 1, last.index, last.term, sealed))
         name = f"{last.term:016x}-{last.index:016x}.snap"
-        self._disk.create(name, head + records.encode(Kind.SNAPSHOT, 2, 1, last.index, last.term, sealed))
+        self._disk.create(name, b"".join(content))
         for old in self.names()[1 + keep_old :]:
             self._disk.remove(old)
 
@@ -95,15 +103,19 @@ class SnapshotFiles:
     def _read(self, name: str) -> raft_pb2.LogSnapshot:
         file = str(self._disk.path / name)
         found, damage = records.scan(self._disk.read(name), 1)
-        if damage is not None or [r.kind for r in found] != [Kind.IDENTITY, Kind.SNAPSHOT]:
+        kinds = [r.kind for r in found]
+        if damage is not None or kinds not in ([Kind.IDENTITY, Kind.SNAPSHOT], [Kind.IDENTITY] + [Kind.PART] * (len(found) - 1)):
             raise CorruptJournal(file, damage.offset if damage else 0, damage.what if damage else "it does not hold a snapshot")
         cipher = self._vault.open_file(found[0].payload, file)
-        record = found[1]
+        snapshot, plain = raft_pb2.LogSnapshot(), b"nothing"
         try:
-            plain = cipher.open(record.payload, records.context(record.kind, record.number, record.index, record.term))
-            snapshot = raft_pb2.LogSnapshot.FromString(plain)
+            for record in found[1:]:
+                plain = cipher.open(record.payload, records.context(record.kind, record.number, record.index, record.term))
+                snapshot.MergeFromString(plain)
         except (InvalidTag, DecodeError):
             raise CorruptJournal(file, found[0].end, "its content was changed") from None
+        if kinds[-1] != Kind.SNAPSHOT and plain:
+            raise CorruptJournal(file, found[-1].end, "its end is missing")
         if snapshot.snapshot.version != api.Snapshot.V0:
             raise StorageError(f"raft snapshot {file}: unrecognized snapshot version {snapshot.snapshot.version}")
         return snapshot
@@ -147,9 +159,9 @@ class SnapshotStore:
                 prev=raft_pb2.LogEntry(command=prev[0], index=prev[1], term=prev[2]),
                 last=raft_pb2.LogEntry(command=last[0], index=last[1], term=last[2]),
             )
-            snapshot = build()
-            snapshot.start.CopyFrom(start)
-            self._files.write(snapshot, keep_old)
+            head, store = build()
+            head.start.CopyFrom(start)
+            self._files.write(head, keep_old, store)
             self._oldest = self._files.oldest()
 
         self._state, self._id, self._job, self._writing = State.WORKING, id, job, last[1]

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import structlog
 
-from pyswarm.api.private import raft_pb2
 from pyswarm.raft import filter as screen
 from pyswarm.raft.core import Core
 from pyswarm.raft.errors import LogDiverged
@@ -32,7 +31,7 @@ from pyswarm.raft.messages import (
     RequestVote,
 )
 from pyswarm.raft.reads import Reads
-from pyswarm.raft.transfers import Receiver, Sender
+from pyswarm.raft.transfers import Arrived, Receiver, Sender
 
 log = structlog.get_logger(__name__)
 
@@ -71,8 +70,8 @@ class Traffic:
         """Ticks since something of a live leader was accepted, or a vote was given."""
         self.leader_within = 0
         """How many silent ticks a leader may leave before it no longer counts as alive."""
-        self.arrived: raft_pb2.LogSnapshot | None = None
-        """A complete snapshot that waits to be written and installed."""
+        self.arrived: Arrived | None = None
+        """A complete snapshot that waits to be looked at, written and installed."""
         self.installing = False
         self.push = False
         """Whether the leader should send at once: a member made room for more."""

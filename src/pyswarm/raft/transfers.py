@@ -15,6 +15,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from pyswarm.api.private import raft_pb2
+from pyswarm.raft import parts
 from pyswarm.raft.messages import Piece
 
 log = structlog.get_logger(__name__)
@@ -36,8 +37,8 @@ class Loaded:
 
     @classmethod
     def of(cls, snapshot: raft_pb2.LogSnapshot) -> Loaded:
-        """The plain snapshot, ready to be cut: members do not share their data keys."""
-        data = snapshot.SerializeToString(deterministic=True)
+        """The plain snapshot, ready to be cut: members do not share their data keys. Blocking when it is large."""
+        data = b"".join(parts.split(*parts.apart(snapshot)))
         return cls(snapshot.start.last.index, snapshot.start.last.term, data, hashlib.sha256(data).digest())
 
 
@@ -136,6 +137,29 @@ class Sender:
             self._loaded = None
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """All pieces of a snapshot that is said to end with entry (index, term); nobody has looked at it yet."""
+
+    index: int
+    term: int
+    digest: bytes
+    data: tuple[bytes, ...]
+
+    def open(self) -> raft_pb2.LogSnapshot | None:
+        """The snapshot, if it is what it claims to be. Blocking when it is large."""
+        data = b"".join(self.data)
+        try:
+            snapshot = parts.read(data) if hashlib.sha256(data).digest() == self.digest else None
+        except DecodeError:
+            snapshot = None
+        last = snapshot.start.last if snapshot is not None else None
+        if last is None or (last.index, last.term) != (self.index, self.term):
+            log.error("received snapshot is damaged and was dropped", index=self.index)
+            return None
+        return snapshot
+
+
 class Receiver:
     """The follower's side: one attempt at a time, the newest."""
 
@@ -148,25 +172,13 @@ class Receiver:
         """Pieces of the present attempt that are here."""
         return len(self._parts)
 
-    def add(self, piece: Piece) -> raft_pb2.LogSnapshot | None:
-        """Take a piece; the whole snapshot once, when it is complete and what it claims to be."""
+    def add(self, piece: Piece) -> Arrived | None:
+        """Take a piece; the whole, once it is complete."""
         if piece.transfer != self._number:
             self._number, self._parts = piece.transfer, {}
         self._parts[piece.number] = piece.data
         if len(self._parts) < piece.total:
             return None
-        data = b"".join(self._parts[i] for i in sorted(self._parts))
+        arrived = Arrived(piece.index, piece.index_term, piece.digest, tuple(self._parts[i] for i in sorted(self._parts)))
         self._number, self._parts = 0, {}
-        return _verified(piece, data)
-
-
-def _verified(piece: Piece, data: bytes) -> raft_pb2.LogSnapshot | None:
-    try:
-        snapshot = raft_pb2.LogSnapshot.FromString(data) if hashlib.sha256(data).digest() == piece.digest else None
-    except DecodeError:
-        snapshot = None
-    last = snapshot.start.last if snapshot is not None else None
-    if last is None or (last.index, last.term) != (piece.index, piece.index_term):
-        log.error("received snapshot is damaged and was dropped", index=piece.index)
-        return None
-    return snapshot
+        return arrived

@@ -261,7 +261,7 @@ async def test_snapshot_and_restore_by_difference(store: Store, clock: VirtualCl
     async with running_store(clock) as other:
         await other.update(lambda tx: (tx.nodes.create(node(1)), tx.nodes.create(node(9)), tx.services.create(service("extra"))))
         commits = recorded(other)
-        other.restore(snapshot)
+        other.prepare(snapshot)()
         actions = [(e.kind.value, e.action.name, e.obj.id) for e in commits[0].events]
         assert other.capture()() == snapshot
     assert actions == [

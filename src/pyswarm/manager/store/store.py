@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -23,6 +24,7 @@ I = TypeVar("I")  # noqa: E741 - an item
 GROUP_SECONDS = 0.02
 RESTORE_ORDER = ("clusters", "configs", "extensions", "networks", "nodes", "resources", "secrets", "services", "tasks", "volumes")
 ACTION_OVERHEAD = 16
+SORTED_AT_ONCE = 5_000
 
 
 @dataclass(slots=True)
@@ -62,6 +64,7 @@ class Store:
         self._queue: deque[Waiting] = deque()
         self._wake = asyncio.Event()
         self._running = False
+        self._commits = 0
         self._listeners: list[Callable[[Commit], None]] = []
 
     def _all(self) -> Sequence[Table[Any]]:
@@ -202,6 +205,7 @@ class Store:
         return Watch(self, wanted)
 
     def _publish(self, commit: Commit) -> None:
+        self._commits += 1
         for listener in tuple(self._listeners):
             listener(commit)
 
@@ -233,28 +237,33 @@ class Store:
         def build() -> api.StoreSnapshot:
             snapshot = api.StoreSnapshot()
             for plural, objects in contents.items():
-                getattr(snapshot, plural).extend(objects[i] for i in sorted(objects))
+                getattr(snapshot, plural).extend(objects[i] for i in _in_order(objects))
             return snapshot
 
         return build
 
-    def restore(self, snapshot: api.StoreSnapshot) -> None:
-        """Make the tables equal to a snapshot, by difference, so that listeners see ordinary changes (spec section 7.5)."""
-        events: list[Event] = []
+    def prepare(self, snapshot: api.StoreSnapshot) -> Callable[[], None]:
+        """Read a snapshot into tables aside, in any thread; the returned function makes them the store's own, on the event loop.
+
+        Listeners see the difference as ordinary changes (spec section 7.5).
+        """
+        known = self._commits
         by_plural = {t.schema.plural: t for t in self._all()}
+        fresh: list[tuple[Table[Any], Table[Any]]] = []
         for plural in RESTORE_ORDER:
-            table = by_plural[plural]
-            keep: set[str] = set()
+            aside: Table[Any] = Table(by_plural[plural].schema)
             for obj in getattr(snapshot, plural):
-                keep.add(obj.id)
-                stored = copy_of(obj)
-                old = table.put(stored)
-                events.append(Event(table.schema.kind, Action.CREATE if old is None else Action.UPDATE, stored, old))
-            surplus = [o for i, o in sorted(table.contents().items()) if i not in keep]
-            for obj in surplus:
-                table.drop(obj.id)
-            events += [Event(table.schema.kind, Action.REMOVE, o) for o in surplus]
-        self._publish(Commit(self._log.applied_index if self._log else 0, events))
+                aside.put(copy_of(obj))
+            fresh.append((by_plural[plural], aside))
+        events = [event for table, aside in fresh for event in _difference(table, aside)]
+
+        def restore() -> None:
+            changed = events if self._commits == known else [event for table, aside in fresh for event in _difference(table, aside)]
+            for table, aside in fresh:
+                table.take_over(aside)
+            self._publish(Commit(self._log.applied_index if self._log else 0, changed))
+
+        return restore
 
 
 class Watch:
@@ -307,6 +316,19 @@ def _run_items(tx: Tx, pending: deque[tuple[int, I]], fn: Callable[[Tx, I], None
         if len(tx.changes) - first >= defaults.MAX_TRANSACTION_CHANGES or size >= defaults.BATCH_BYTES:
             break
     return done
+
+
+def _in_order(objects: Mapping[str, Any]) -> Iterator[str]:
+    """The ids, sorted; sorting many at once is one long step for the interpreter."""
+    ids = list(objects)
+    return heapq.merge(*(sorted(ids[i : i + SORTED_AT_ONCE]) for i in range(0, len(ids), SORTED_AT_ONCE)))
+
+
+def _difference(old: Table[Any], new: Table[Any]) -> list[Event]:
+    """What happens to listeners when one table takes the place of another."""
+    before, after, kind = old.contents(), new.contents(), old.schema.kind
+    events = [Event(kind, Action.CREATE if i not in before else Action.UPDATE, obj, before.get(i)) for i, obj in after.items()]
+    return events + [Event(kind, Action.REMOVE, obj) for i, obj in before.items() if i not in after]
 
 
 def _request(changes: Iterable[Change]) -> api.InternalRaftRequest:

@@ -195,6 +195,10 @@ class Table(Generic[T]):
                 if not ids:
                     del listed[key]
 
+    def take_over(self, other: Table[T]) -> None:
+        """Have the content of another table of this kind, which must not be used any more. Store only."""
+        self._objects, self._indexes = other._objects, other._indexes
+
     def contents(self) -> dict[str, T]:
         """A shallow copy: an immutable view, since the objects are frozen."""
         return dict(self._objects)
