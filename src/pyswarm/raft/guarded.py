@@ -162,7 +162,7 @@ def _configuration(journal: Journal, timing: Timing) -> SyncObjConf:
         raftMinTimeout=max(timing.election, 4 * timing.heartbeat),
         raftMaxTimeout=2 * max(timing.election, 4 * timing.heartbeat),
         connectionTimeout=3 * max(timing.election, 4 * timing.heartbeat),
-        leaderFallbackTimeout=timing.election,
+        leaderFallbackTimeout=1.5 * timing.election,  # not at once after a stall as long as one time-out
         dynamicMembershipChange=True,
         logCompactionMinEntries=10**9,
         logCompactionMinTime=10**9,

@@ -11,7 +11,10 @@ from pyswarm.raft.vault import Identity
 
 
 class Patience:
-    """How many silent ticks to wait for a leader: drawn anew each time, at least `election_tick`, less than twice that."""
+    """How many silent ticks to wait for a leader: drawn anew each time, less than twice `election_tick`.
+
+    At least a third more than that, so that a leader that was busy for one election time-out, and is heard a heartbeat later, stays.
+    """
 
     def __init__(self, election_tick: int, chance: random.Random) -> None:
         self._election = election_tick
@@ -20,7 +23,7 @@ class Patience:
 
     def draw(self) -> None:
         """Wait for another random time."""
-        self.ticks = self._chance.randint(self._election, 2 * self._election - 1)
+        self.ticks = self._chance.randint(self._election + self._election * 3 // 10, 2 * self._election - 1)
 
     def within(self, *, alone: bool) -> int:
         """How many ticks that is; `alone`: the connection to the leader is gone too, so it is hardly just slow."""
