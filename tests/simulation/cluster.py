@@ -346,7 +346,9 @@ class Cluster:
         if not wrong and quiet:
             before = self.judge.work
             await asyncio.sleep(quiet)
-            wrong = self._problems()
+            soon = self.loop.time() + 20
+            while (wrong := self._problems()) and self.loop.time() < soon:  # noqa: ASYNC110 - a node may just be found to be down
+                await asyncio.sleep(1)
             if self.judge.work != before:
                 wrong.append(f"{self.judge.work - before} changes of services or tasks in {quiet:g} quiet seconds")
         if wrong:
@@ -368,7 +370,9 @@ class Cluster:
         for manager in self.managers:
             node = self.node_of(manager)
             wanted = node is not None and node.spec.desired_role == api.NodeRole.MANAGER
-            if wanted != (manager.node_id in members):
+            if not manager.node_id:
+                yield f"{manager.name} has no certificate"
+            elif wanted != (manager.node_id in members):
                 yield f"{manager.name} is {'' if wanted else 'still '}{'not ' if wanted else ''}in the log's membership"
             elif wanted and (manager.raft is None or manager.raft.applied_index < leader.raft.applied_index):
                 yield f"{manager.name} has applied {manager.raft and manager.raft.applied_index} of {leader.raft.applied_index} entries"

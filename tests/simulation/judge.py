@@ -15,6 +15,7 @@ from tests.simulation.trace import Trace, short
 
 S = api.TaskState
 _REMEMBERED = 30_000
+EVICTED = "assigned node no longer meets constraints"
 
 
 class Judge:
@@ -143,10 +144,18 @@ class Judge:
         running = [
             c.task
             for i, c in machine.containers.items()
-            if c.exit_code is None and (i == task_id or c.started_at is not None) and not ((due := c.due()) is not None and due <= now)
+            if c.exit_code is None
+            and not self._evicted(i)
+            and (i == task_id or c.started_at is not None)
+            and not ((due := c.due()) is not None and due <= now)
         ]
         if wrong := overcommitted(capacity, running):
             self.violation(f"on the machine {host} {wrong}, starting {short(task_id)}")
+
+    def _evicted(self, task_id: str) -> bool:
+        """The constraint enforcer calls a task REJECTED while it still runs, and what it held is given away at once (as SwarmKit does)."""
+        task = self._truth.get((Kind.TASK, task_id))
+        return task is not None and task.status.state == S.REJECTED and EVICTED in task.status.err
 
 
 def _starts_first(service: api.Service) -> bool:

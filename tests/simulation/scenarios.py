@@ -22,7 +22,7 @@ class Scenario:
     services: int = 3
     span: float = 40.0
     rest: float = 240.0
-    quiet: float = 6.0
+    quiet: float = 5.0
     tick: float = 1.0
     heartbeat_tick: int = 2
     snapshot_interval: int = 0
@@ -45,11 +45,11 @@ def typical(chance: random.Random) -> Scenario:
         workers=chance.choice((1, 2, 2, 3)),
         users=chance.choice((1, 2, 2)),
         services=chance.choice((1, 2, 3)),
-        span=chance.choice((4, 6, 8, 12, 30)),
-        tick=chance.choice((0.3, 0.5, 1.0, 1.0)),
+        span=chance.choice((3, 4, 6, 8, 12, 30)),
+        tick=chance.choice((0.4, 0.7, 1.0, 1.0)),
         heartbeat_tick=chance.choice((1, 2, 3)),
         snapshot_interval=chance.choice((0, 30, 100)),
-        busy=chance.random() < 0.2,
+        busy=chance.random() < 0.12,
     )
 
 
