@@ -121,6 +121,16 @@ class Changes:
             self._handover = Handover(target)
         return self._handover.target
 
+    def recommend(self) -> None:
+        """This member stepped down because it hears no majority. The others may still hear it: the best of them need not wait any longer.
+
+        Where nobody hears it, or another leads already, nothing comes of it: the filter takes this from the present leader only.
+        """
+        matched = self._core.matched
+        there = sorted(i for i in self._core.voters if self._peers.is_up(i))
+        if best := max(there, key=lambda i: matched.get(i, 0), default=0):
+            self._traffic.send(best, CampaignNow(self._core.term))
+
     # --- rounds
 
     def work(self) -> None:

@@ -215,8 +215,10 @@ class Replica(Standing):
         self._election.consider(self.is_member)
         if self._chores.snapshot_due(self._core.applied):
             self._core.snapshot()
-        committed = self._core.committed
+        committed, led = self._core.committed, self._core.leading
         self._core.tick()
+        if led and not self._core.leading:
+            self.changes.recommend()
         self.untold = self._core.leading and bool(self._core.voters) and (self.untold or self._core.committed != committed)
         self._chores.release_log()
         self._publish()

@@ -246,6 +246,25 @@ def test_a_higher_term_costs_at_most_one_election() -> None:
 # --- full disks
 
 
+def test_a_leader_that_hears_nobody_names_a_successor() -> None:
+    """It steps down; the others still hear it, so the one that has most of the log stands at once instead of counting from there."""
+    stage = Stage(3)
+    one = stage.elect(1)
+    stage.part({1, 2}, {3})
+    stage.written(1, "what only 1 and 2 have")
+    stage.join_all()
+    stage.links.cut((2, 1))
+    stage.links.cut((3, 1))
+    ticks = 0
+    while one.core.leading:
+        stage.tick()
+        ticks += 1
+        assert ticks < 30
+    assert stage.replica(2).core.leading
+    assert stage.replica(2).leads
+    stage.finish()
+
+
 def test_a_follower_with_a_full_disk_acknowledges_nothing() -> None:
     """Its process ends without an answer for what it could not keep; the others go on. [store 126]"""
     stage = Stage(3)
