@@ -17,6 +17,7 @@ from pyswarm.api import v1 as api
 from pyswarm.ca.credentials import Credentials
 from pyswarm.errors import SwarmError, Unimplemented
 from pyswarm.rpc.remotes import RemotePeer, Remotes
+from tests.support.logs import WithoutLogs
 
 S = api.TaskState
 
@@ -252,7 +253,7 @@ class FakeManager:
         return [batch[task_id].state for batch in self.reports if task_id in batch]
 
 
-class FakeClient:
+class FakeClient(WithoutLogs):
     """One connection to a FakeManager."""
 
     def __init__(self, manager: FakeManager) -> None:

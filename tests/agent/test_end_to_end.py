@@ -31,6 +31,7 @@ from tests.agent.fakes import FakeBroker, credentials
 from tests.manager.dispatcher.support import S, change, cluster, create, node, task
 from tests.support.clock import VirtualClock, settle
 from tests.support.log import MemoryLog, running_store
+from tests.support.logs import WithoutLogs
 
 N = api.NodeStatus
 
@@ -48,7 +49,7 @@ class Network:
         return DirectClient(self)
 
 
-class DirectClient:
+class DirectClient(WithoutLogs):
     """A dispatcher client without sockets. A cut fails every call and every message."""
 
     def __init__(self, network: Network) -> None:

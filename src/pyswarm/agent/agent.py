@@ -14,6 +14,7 @@ from pyswarm.agent import messages
 from pyswarm.agent.client import Connection, DispatcherClient, GrpcDispatcherClient
 from pyswarm.agent.disk import Disk, ThreadDisk
 from pyswarm.agent.executor import Executor, ExecutorError
+from pyswarm.agent.logs import LogPublisher
 from pyswarm.agent.messages import Known, NodeChange
 from pyswarm.agent.reporter import Reporter
 from pyswarm.agent.sessions import SessionKeeper
@@ -88,6 +89,7 @@ class Agent:
             describe=self._describe,
             listener=self,
             reporter=self._reporter,
+            logs=LogPublisher(self._worker, clock, rng),
             clock=clock,
             rng=rng,
             joining=joining,

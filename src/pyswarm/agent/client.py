@@ -1,4 +1,4 @@
-"""The dispatcher as the agent sees it, and the thin class that reaches it over gRPC."""
+"""A manager as the agent sees it, its dispatcher and its log broker, and the thin class that reaches them over gRPC."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import grpc.aio
 from pyswarm import errors
 from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit.dispatcher_pb2_grpc import DispatcherStub
+from pyswarm.api.swarmkit.logbroker_pb2_grpc import LogBrokerStub
 from pyswarm.errors import Code, PermissionDenied, SwarmError, Unavailable
+from pyswarm.rpc.pump import pumping
 
 R = TypeVar("R")
 _ERRORS: dict[int, type[SwarmError]] = {
@@ -63,6 +65,14 @@ class DispatcherClient(Protocol):
         """Which volumes are free again."""
         ...
 
+    def subscriptions(self, request: api.ListenSubscriptionsRequest) -> AsyncGenerator[api.SubscriptionMessage, None]:
+        """Whose output is wanted."""
+        ...
+
+    async def publish_logs(self, messages: AsyncGenerator[api.PublishLogsMessage, None]) -> api.PublishLogsResponse:
+        """Send output for one subscription until the messages end or the manager answers, whichever comes first."""
+        ...
+
     async def close(self, success: bool) -> None:
         """Hand the connection back, saying whether the manager served well."""
         ...
@@ -87,6 +97,7 @@ class GrpcDispatcherClient:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub: Any = DispatcherStub(connection.channel)  # type: ignore[no-untyped-call, unused-ignore]
+        self._logs: Any = LogBrokerStub(connection.channel)  # type: ignore[no-untyped-call, unused-ignore]
 
     def session(self, request: api.SessionRequest) -> AsyncGenerator[api.SessionMessage, None]:
         """As the protocol says."""
@@ -111,6 +122,22 @@ class GrpcDispatcherClient:
     async def update_volume_status(self, request: api.UpdateVolumeStatusRequest) -> api.UpdateVolumeStatusResponse:
         """As the protocol says."""
         return await _unary(self._stub.UpdateVolumeStatus(request))
+
+    def subscriptions(self, request: api.ListenSubscriptionsRequest) -> AsyncGenerator[api.SubscriptionMessage, None]:
+        """As the protocol says."""
+        return _stream(self._logs.ListenSubscriptions(request))
+
+    async def publish_logs(self, messages: AsyncGenerator[api.PublishLogsMessage, None]) -> api.PublishLogsResponse:
+        """As the protocol says."""
+        call = self._logs.PublishLogs()
+        encoded = (message.SerializeToString() async for message in messages)
+        try:
+            async with pumping(call, encoded):
+                return await _unary(call)
+        finally:
+            call.cancel()
+            await encoded.aclose()
+            await messages.aclose()
 
     async def close(self, success: bool) -> None:
         """As the protocol says."""

@@ -1,4 +1,4 @@
-"""One session with a manager: opened by its first message, then five loops that live and end together.
+"""One session with a manager: opened by its first message, then six loops that live and end together.
 
 Spec: spec/dispatcher-agent-node, section 18.
 """
@@ -14,6 +14,7 @@ import structlog
 
 from pyswarm.agent import plan
 from pyswarm.agent.client import DispatcherClient
+from pyswarm.agent.logs import LogPublisher
 from pyswarm.agent.reporter import Reporter
 from pyswarm.agent.timing import within
 from pyswarm.api import times
@@ -56,7 +57,7 @@ class Session:
         self._first = first
         self._clock = clock
 
-    async def serve(self, listener: Listener, reporter: Reporter) -> SwarmError:
+    async def serve(self, listener: Listener, reporter: Reporter, logs: LogPublisher) -> SwarmError:
         """Keep the session until it fails; returns why. Cancel to end it."""
         try:
             async with asyncio.TaskGroup() as group:
@@ -64,6 +65,7 @@ class Session:
                 group.create_task(self._receive(listener))
                 group.create_task(self._assignments(listener))
                 group.create_task(reporter.serve(self._client, self.id))
+                group.create_task(logs.serve(self._client))
         except ExceptionGroup as errors:
             return _reason(errors)
         finally:

@@ -11,6 +11,7 @@ import structlog
 
 from pyswarm.agent.client import DispatcherClient, RemovedNode, UntrustedManager
 from pyswarm.agent.executor import ExecutorError
+from pyswarm.agent.logs import LogPublisher
 from pyswarm.agent.reporter import Reporter
 from pyswarm.agent.session import Listener, Session, open_session
 from pyswarm.agent.timing import REMOVED_SECONDS, SESSION_CAP, next_session_bound
@@ -39,6 +40,7 @@ class SessionKeeper:
         describe: Callable[[], Awaitable[api.NodeDescription]],
         listener: SessionListener,
         reporter: Reporter,
+        logs: LogPublisher,
         clock: Clock,
         rng: random.Random,
         joining: bool = False,
@@ -51,6 +53,7 @@ class SessionKeeper:
         self._describe = describe
         self._listener = listener
         self._reporter = reporter
+        self._logs = logs
         self._clock = clock
         self._rng = rng
         self._joining = joining
@@ -105,7 +108,7 @@ class SessionKeeper:
     async def _keep(self, group: asyncio.TaskGroup, session: Session) -> None:
         """Serve sessions, each replacing the one before it without a gap, until one fails."""
         while True:
-            serving = group.create_task(session.serve(self._listener, self._reporter))
+            serving = group.create_task(session.serve(self._listener, self._reporter, self._logs))
             self._established(session)
             replacement = await self._replacement(serving)
             if replacement is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -61,6 +61,10 @@ class TaskManager:
     def task(self) -> api.Task:
         """The task as this manager sees it; read only."""
         return self._task
+
+    def logs(self, options: api.LogSubscriptionOptions) -> AsyncGenerator[api.LogMessage, None]:
+        """What the task wrote and writes, as `Controller.logs`. Reading is no operation: it runs beside them."""
+        return self._controller.logs(options)
 
     def accepts(self, task: api.Task) -> bool:
         """Whether `update` would take it: it differs, and does not lower the desired state."""

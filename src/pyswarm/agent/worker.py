@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import structlog
@@ -53,6 +53,7 @@ class Worker:
         self._saving: dict[str, api.TaskStatus] = {}
         self._status_changed = asyncio.Event()
         self._all_removed = asyncio.Event()
+        self._on_source: list[Callable[[TaskManager], None]] = []
         self._synced = False
         self._swept = False
         self._sweeping = False
@@ -72,6 +73,15 @@ class Worker:
         """Tell a manager that may know nothing yet the status of every task."""
         for task_id, task in self._tasks.items():
             self._reporter.report(task_id, _status_of(task))
+
+    def sources(self) -> list[TaskManager]:
+        """Every task whose output can be read."""
+        return [*self._managers.values(), *self._removing.values()]
+
+    def on_source(self, callback: Callable[[TaskManager], None]) -> Callable[[], None]:
+        """Call back for each task that appears or changes its state. The callback must be quick and must not raise. Returns undo."""
+        self._on_source.append(callback)
+        return lambda: self._on_source.remove(callback)
 
     async def leave(self) -> None:
         """Remove all tasks, take no new ones, and return when they are gone."""
@@ -194,6 +204,7 @@ class Worker:
         manager = TaskManager(task, controller, report=self._on_status, clock=self._clock, rng=self._rng, held=held)
         self._managers[task.id] = manager
         self._tasks[task.id] = manager.task
+        self._tell_readers(manager)
         self._group.create_task(self._supervise(manager))
 
     def _controller(self, task: api.Task) -> tuple[Controller | None, Exception | None]:
@@ -275,6 +286,13 @@ class Worker:
         if task_id in self._tasks:
             self._unsaved[task_id] = status
             self._status_changed.set()
+        manager = self._managers.get(task_id)
+        if manager is not None:
+            self._tell_readers(manager)
+
+    def _tell_readers(self, manager: TaskManager) -> None:
+        for callback in tuple(self._on_source):
+            callback(manager)
 
     async def _save_statuses(self) -> None:
         while True:

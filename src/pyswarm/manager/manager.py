@@ -48,6 +48,7 @@ from pyswarm.manager.health import HealthService
 from pyswarm.manager.joining import Joiner
 from pyswarm.manager.keymanager import KeyManager
 from pyswarm.manager.leadership import FIRST_RETRY, Leadership, supervise
+from pyswarm.manager.logbroker import LogBrokerService
 from pyswarm.manager.loop import Driver
 from pyswarm.manager.orchestrator.constraintenforcer import ConstraintEnforcer
 from pyswarm.manager.orchestrator.global_ import Global
@@ -144,6 +145,7 @@ class Manager:
         self._signer = Signer(self.store, clock)
         # Only spreads heartbeats and retries over time.
         self._dispatcher = DispatcherService(self.store, self.raft, clock, node_id=me.node_id, rng=random.Random())  # noqa: S311
+        self._logs = LogBrokerService(self.store, clock)
         self._managers = Managers(self.raft, security, clock)
         services = self._services()
         transport = private_pb2.DESCRIPTOR.services_by_name["RaftTransport"]
@@ -266,7 +268,7 @@ class Manager:
             control_pb2.DESCRIPTOR: {"Control": ControlService(self.store, self.raft, self._clock)},
             dispatcher_pb2.DESCRIPTOR: {"Dispatcher": self._dispatcher},
             health_pb2.DESCRIPTOR: {"Health": self._health},
-            logbroker_pb2.DESCRIPTOR: {},
+            logbroker_pb2.DESCRIPTOR: {"Logs": self._logs, "LogBroker": self._logs},
             raft_pb2.DESCRIPTOR: {"RaftMembership": membership, "Raft": RaftService(self.raft)},
             resource_pb2.DESCRIPTOR: {},
             watch_pb2.DESCRIPTOR: {},
@@ -293,6 +295,7 @@ class Manager:
         components: dict[str, Callable[[], Awaitable[None]]] = {
             "key manager": KeyManager(store, clock).run,
             "dispatcher": self._dispatcher.run,
+            "log broker": self._logs.run,
             "signer": self._signer.run,
             "evictions": Evictions(store, self.raft, self._security.current.node_id, clock).run,
         }

@@ -20,6 +20,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from pyswarm.raft.log import Dropped, LostLeadership
 from pyswarm.rpc.forward import Line, NotHere, Stopping
 from pyswarm.rpc.headers import Header
+from pyswarm.rpc.pump import pumping
 
 _OUTCOME = "pyswarm-outcome"
 """Trailing metadata by which one manager tells another that it is itself who ended a call, and whether the call left a trace."""
@@ -91,7 +92,7 @@ async def stream_unary(passage: Passage, method: MethodDescriptor, requests: Asy
         start = channel.stream_unary(_path(method))
         call = start(timeout=seconds, metadata=_metadata(passage), wait_for_ready=False)
         with _ended(call):
-            async with _pumping(call, requests):
+            async with pumping(call, requests):
                 return bytes(await call)
 
 
@@ -103,32 +104,9 @@ async def stream_stream(
         start = channel.stream_stream(_path(method))
         call = start(timeout=seconds, metadata=_metadata(passage), wait_for_ready=False)
         with _ended(call):
-            async with _pumping(call, requests):
+            async with pumping(call, requests):
                 async for message in call:
                     yield message
-
-
-@contextlib.asynccontextmanager
-async def _pumping(call: Any, requests: AsyncIterator[bytes]) -> AsyncIterator[None]:
-    """Send the caller's messages on meanwhile. No TaskGroup: an abandoned generator may be closed by another task than it began in."""
-    pump = asyncio.create_task(_pump(call, requests))
-    try:
-        yield
-    finally:
-        pump.cancel()
-        await asyncio.gather(pump, return_exceptions=True)
-
-
-async def _pump(call: Any, requests: AsyncIterator[bytes]) -> None:
-    # The call is over when it takes no more messages; whoever waits for its answer learns why.
-    with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.InternalError, grpc.aio.UsageError, asyncio.InvalidStateError):
-        await call.wait_for_connection()
-        # Not the call's own write(): when that fails, because the leader has ended the call, it replaces the leader's status by
-        # INTERNAL "Internal error from Core" (grpc/grpc issue 36066).
-        send = call._cython_call.send_serialized_message
-        async for message in requests:
-            await send(message)
-        await call.done_writing()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ Never: an executor never talks to a manager and never decides a task's state; it
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Protocol
 
 from pyswarm.api import v1 as api
@@ -80,8 +80,11 @@ class Controller(Protocol):
         """The host ports in use; None when there are none."""
         ...
 
-    def logs(self, options: api.LogSubscriptionOptions) -> AsyncIterator[api.LogMessage]:
-        """Lines of output, oldest first; ends when the output ends unless `options.follow`. Raises ExecutorError."""
+    def logs(self, options: api.LogSubscriptionOptions) -> AsyncGenerator[api.LogMessage, None]:
+        """Lines of output, oldest first: those there are now, and with `options.follow` all until the task has ended.
+
+        May run beside any other call, several times over. Reads as fast as it is asked for lines. Raises ExecutorError.
+        """
         ...
 
 

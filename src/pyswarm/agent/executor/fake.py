@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pyswarm.agent.executor import AlreadyPrepared, AlreadyStarted, ExecutorError, ExitError, TemporaryError
@@ -37,15 +36,32 @@ class Script:
     output: tuple[bytes, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class FakeLine:
+    """Something a task wrote, at a moment in seconds since the epoch."""
+
+    at: float
+    data: bytes
+    stream: api.LogStream.ValueType = api.LogStream.LOG_STREAM_STDOUT
+
+
 @dataclass(slots=True)
 class FakeContainer:
-    """One task on a host. `changed` wakes whoever waits for its end."""
+    """One task on a host. `changed` wakes whoever waits for its end, `wrote` whoever follows its output."""
 
     task: api.Task
     script: Script
     started_at: float | None = None
     exit_code: int | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    output: list[FakeLine] = field(default_factory=list)
+    wrote: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def write(self, line: FakeLine) -> None:
+        """It writes a line."""
+        self.output.append(line)
+        self.wrote.set()
+        self.wrote = asyncio.Event()
 
     def due(self) -> float | None:
         """When it ends by itself, None when it does not."""
@@ -58,6 +74,7 @@ class FakeContainer:
         if self.exit_code is None:
             self.exit_code = code
             self.changed.set()
+            self.wrote.set()
 
 
 @dataclass(slots=True)
@@ -70,6 +87,10 @@ class FakeHost:
     def end(self, task_id: str, code: int) -> None:
         """Make a task's container end, as a crash would."""
         self.containers[task_id].end(code)
+
+    def write(self, task_id: str, line: FakeLine) -> None:
+        """Make a task's container write a line."""
+        self.containers[task_id].write(line)
 
 
 class FakeController:
@@ -104,6 +125,8 @@ class FakeController:
             raise AlreadyStarted
         await self._trouble("start", self._script.start_seconds, self._script.start_error)
         container.started_at = self._clock.now()
+        for line in self._script.output:
+            container.write(FakeLine(container.started_at, line))
 
     async def wait(self) -> None:
         """Until its time is over or somebody ended it."""
@@ -163,18 +186,25 @@ class FakeController:
         ports = [port for port in self._task.endpoint.ports if port.publish_mode == api.PortConfig.HOST]
         return api.PortStatus(ports=ports) if ports else None
 
-    async def logs(self, options: api.LogSubscriptionOptions) -> AsyncIterator[api.LogMessage]:
-        """The scripted output, all of it on standard output at the time of the start."""
+    async def logs(self, options: api.LogSubscriptionOptions) -> AsyncGenerator[api.LogMessage, None]:
+        """What it wrote: the scripted output at its start, and what the host made it write."""
         self._begin("logs")
         container = self._host.containers.get(self._task.id)
-        started = container.started_at if container is not None else None
-        for line in self._script.output if started is not None else ():
-            context = api.LogContext(service_id=self._task.service_id, node_id=self._task.node_id, task_id=self._task.id)
-            moment = times.timestamp(started or 0.0)
-            yield api.LogMessage(context=context, timestamp=moment, stream=api.LogStream.LOG_STREAM_STDOUT, data=line)
-        if options.follow and container is not None:
-            with contextlib.suppress(ExitError):
-                await self.wait()
+        if container is None:
+            return
+        context = api.LogContext(service_id=self._task.service_id, node_id=self._task.node_id, task_id=self._task.id)
+        position = 0 if not options.tail else max(0, len(container.output) + options.tail + 1)
+        while True:
+            wrote, over = container.wrote, container.exit_code is not None or not options.follow
+            fresh = container.output[position:]
+            position += len(fresh)
+            for line in fresh:
+                moment = times.timestamp(line.at)
+                if line.stream in (options.streams or (line.stream,)) and times.seconds_of(options.since) <= line.at:
+                    yield api.LogMessage(context=context, timestamp=moment, stream=line.stream, data=line.data)
+            if over:
+                return
+            await wrote.wait()
 
     def _begin(self, call: str) -> None:
         if self._closed:

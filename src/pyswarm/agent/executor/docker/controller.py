@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import structlog
 
@@ -117,7 +117,7 @@ class DockerController:
         container = seen if seen is not None else await self._engine.inspect(self._name)
         return port_status(container, self._task.endpoint) if container is not None else None
 
-    async def logs(self, options: api.LogSubscriptionOptions) -> AsyncIterator[api.LogMessage]:
+    async def logs(self, options: api.LogSubscriptionOptions) -> AsyncGenerator[api.LogMessage, None]:
         """The container's output, at most 10 MiB/s. Empty for one that never ran, unless followed: then it waits for the start."""
         self._check_open()
         parameters = log_parameters(options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -102,7 +102,7 @@ class ProcessController:
         """None: a process opens the machine's ports by itself."""
         return None
 
-    async def logs(self, options: api.LogSubscriptionOptions) -> AsyncIterator[api.LogMessage]:
+    async def logs(self, options: api.LogSubscriptionOptions) -> AsyncGenerator[api.LogMessage, None]:
         """What it printed, line by line, as far as it is kept (the newest 8 to 16 MiB)."""
         self._check_open()
         context = api.LogContext(service_id=self._task.service_id, node_id=self._task.node_id, task_id=self._task.id)

@@ -75,7 +75,8 @@ async def read_output(directory: Path, wanted: Selection, ended: Callable[[], bo
     log = _Log(directory)
     try:
         past: deque[Line] = deque(maxlen=wanted.tail)
-        while lines := await _read(log):
+        # Up to what was there at the beginning: a task that writes faster than this is read would have no end.
+        while log.has_past and (lines := await _read(log)):
             if wanted.tail is None:
                 for line in filter(wanted.has, lines):
                     yield line
@@ -111,6 +112,12 @@ class _Log:
         self._path = directory / "log"
         self._files = list(self._open_both())
         self._rest = b""
+        self._past = sum(os.fstat(file).st_size for file in self._files)
+
+    @property
+    def has_past(self) -> bool:
+        """Whether something is left of what was there when this object was made."""
+        return self._past > 0
 
     def read(self) -> list[Line]:
         """Some more lines, none at the present end. Blocking."""
@@ -118,6 +125,7 @@ class _Log:
             if not self._files and not self._open_next(None):
                 return []
             data = os.read(self._files[0], BLOCK)
+            self._past -= len(data)
             if data:
                 lines, self._rest = split_frames(self._rest + data)
                 if lines:
