@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import grpc
 import pytest
 
+from pyswarm.api import logs, times
 from pyswarm.api import v1 as api
 
 from . import builders as b
@@ -171,6 +173,81 @@ def test_incomplete_logs(manager: Manager, run: Run) -> None:
     assert result.stderr.splitlines()[-1] == (
         "Error: failed receiving stream message: rpc error: code = Unknown desc = warning: incomplete log stream. node x is not available"
     )
+
+
+def test_logs_of_tasks(manager: Manager, run: Run) -> None:
+    """task logs is the same for single tasks, found by id, name or prefix."""
+    logging_manager(manager)
+    result = run("task", "logs", "id0055", f"web.1.{object_id(55)}")
+    assert result.stdout.startswith("web.1@node-3❯ out 1\n")  # noqa: RUF001
+    (request,) = manager.requests("SubscribeLogs")
+    assert list(request.selector.task_ids) == [object_id(55), object_id(55)]
+    assert error(run, "task", "logs", status=2) == "missing task IDs"
+    assert error(run, "task", "logs", "nope").startswith("task nope not found")
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ((), api.LogSubscriptionOptions()),
+        (("--tail", "0"), api.LogSubscriptionOptions(tail=-1)),
+        (("--tail", "10"), api.LogSubscriptionOptions(tail=-11)),
+        (("--tail", str(2**64 - 1)), api.LogSubscriptionOptions(tail=-(2**31) - 1)),
+        (("--since", "1m30s"), api.LogSubscriptionOptions(since=times.timestamp(b.NOW - 90))),
+        (("--since", "1970-01-01T01:00:00.5+01:00"), api.LogSubscriptionOptions(since=times.timestamp(0.5))),
+        (("--stream", "stderr"), api.LogSubscriptionOptions(streams=[api.LogStream.LOG_STREAM_STDERR])),
+        (("--stream=stdout", "-f"), api.LogSubscriptionOptions(streams=[api.LogStream.LOG_STREAM_STDOUT], follow=True)),
+    ],
+)
+def test_log_options(words: tuple[str, ...], wanted: api.LogSubscriptionOptions, manager: Manager, run: Run) -> None:
+    """The flags become the options of the subscription; a tail of n lines is written -n-1 on the wire."""
+    logging_manager(manager)
+    assert run("service", "logs", "web", *words).exit_code == 0
+    assert manager.requests("SubscribeLogs")[0].options == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--since", "yesterday"), 'invalid argument "yesterday" for "--since" flag: neither a span like 10m nor a time like '),
+        (("--since", "2006-01-02T15:04:05"), 'invalid argument "2006-01-02T15:04:05" for "--since" flag: '),
+        (("--stream", "stdin"), 'invalid argument "stdin" for "--stream" flag: it is stdout or stderr'),
+        (("--tail", "-1"), 'invalid argument "-1" for "--tail" flag: '),
+    ],
+)
+def test_wrong_log_options(words: tuple[str, ...], text: str, manager: Manager, run: Run) -> None:
+    """A wrong value is a usage error that names it, and nothing is asked for."""
+    logging_manager(manager)
+    assert error(run, "service", "logs", "web", *words, status=2).startswith(text)
+    assert manager.requests("SubscribeLogs") == []
+
+
+def test_log_timestamps(manager: Manager, run: Run) -> None:
+    """--timestamps puts the time before everything else."""
+    logging_manager(manager)
+    manager.messages[0].timestamp.CopyFrom(times.timestamp(1.25))
+    assert run("service", "logs", "--timestamps", "web").stdout.startswith("1970-01-01T00:00:01.25Z web.1@node-3❯ out 1\n")  # noqa: RUF001
+
+
+def test_log_colours(manager: Manager, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal what stands before the line has a colour, always the same for the same task; NO_COLOR turns that off. [cli 75]"""
+    logging_manager(manager)
+    manager.messages = [log(55, 3, b"a\n"), log(99, 3, b"b\n"), log(55, 3, b"c\n")]
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
+    first, second, third = run("service", "logs", "-n", "web").stdout.splitlines()
+    assert re.fullmatch(rf"\x1b\[\d\dm{object_id(55)}@{b.node_id(3)}❯ \x1b\[0ma", first)  # noqa: RUF001
+    assert first[:5] == third[:5] != second[:5]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in run("service", "logs", "web").stdout
+
+
+def test_a_node_is_missing(manager: Manager, run: Run) -> None:
+    """A note of a node that is away, among followed lines, is one warning on stderr with the node's name."""
+    logging_manager(manager)
+    manager.messages = [log(55, 3, b"a\n"), logs.missing(b.node_id(3)), log(55, 3, b"b\n")]
+    result = run("service", "logs", "-f", "web")
+    assert result.stdout == "web.1@node-3❯ a\nweb.1@node-3❯ b\n"  # noqa: RUF001
+    assert result.stderr == "warning: node node-3 is not available; what its tasks write is missing\n"
 
 
 def test_logs_not_there(manager: Manager, run: Run) -> None:

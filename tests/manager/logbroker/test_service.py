@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from pyswarm.api import v1 as api
+from pyswarm.api.logs import MISSING
 from pyswarm.errors import Cancelled, InvalidArgument, NotFound, PermissionDenied, SwarmError, Unknown
 from pyswarm.manager.logbroker.feeds import OUTBOX_BYTES
-from pyswarm.manager.logbroker.subscription import LINGER, LISTEN_PATIENCE, MISSING, SILENCE
+from pyswarm.manager.logbroker.subscription import LINGER, LISTEN_PATIENCE, SILENCE
 from pyswarm.manager.store import Store
 from tests.manager.dispatcher.support import Reader, S, change, create, report
 from tests.manager.dispatcher.support import node as stored_node

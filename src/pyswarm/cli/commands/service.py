@@ -7,7 +7,7 @@ from pyswarm.api import v1 as api
 from pyswarm.cli import flags, framework, helptext, resolve, service_flags, service_spec
 from pyswarm.cli.client import Client
 from pyswarm.cli.commands import logs
-from pyswarm.cli.flagset import BOOL, Flag, FlagError, Given
+from pyswarm.cli.flagset import FlagError, Given
 from pyswarm.cli.framework import Call, no_arguments, one_argument
 from pyswarm.cli.show import services, tasks
 
@@ -128,11 +128,16 @@ def remove(call: Call) -> None:
         call.show(call.argument + "\n")
 
 
-COMMAND.declare(
+@COMMAND.declare(
     "logs",
     framework.some_arguments("<service>...", "missing service IDs"),
     summary="Print what the tasks of services wrote",
-    example="pyswarmctl service logs redis\npyswarmctl service logs -f web worker",
-    flags=[Flag("follow", BOOL, "go on printing until interrupted", "f")],
+    more=logs.MORE,
+    example="pyswarmctl service logs redis\npyswarmctl service logs -f --tail 10 web worker",
+    flags=logs.FLAGS,
     aliases=("log",),
-)(logs.run)
+)
+def show_logs(call: Call) -> None:
+    """One subscription for all of them; tasks that start later are followed too."""
+    with call.connect() as client:
+        logs.show(call, client, api.LogSelector(service_ids=[resolve.service(client, text).id for text in call.arguments]))

@@ -1,9 +1,10 @@
-"""`task ls / inspect / remove` (spec/cli-and-executor, section 10)."""
+"""`task ls / inspect / logs / remove` (spec/cli-and-executor, section 10)."""
 
 from __future__ import annotations
 
 from pyswarm.api import v1 as api
 from pyswarm.cli import framework, helptext, resolve
+from pyswarm.cli.commands import logs
 from pyswarm.cli.framework import Call, no_arguments, one_argument
 from pyswarm.cli.show import tasks
 
@@ -47,6 +48,21 @@ def inspect(call: Call) -> None:
         call.show(tasks.summary(task, names.service(task.service_id), names.node(task.node_id)))
         if slot:
             call.show("\n===> Task Parents\n" + tasks.table(slot, names.node, call.now(), all_tasks=True))
+
+
+@COMMAND.declare(
+    "logs",
+    framework.some_arguments("<task>...", "missing task IDs"),
+    summary="Print what single tasks wrote",
+    more=logs.MORE,
+    example="pyswarmctl task logs 0xk1ir8wr85l\npyswarmctl task logs --since 10m --timestamps 0xk1ir8wr85l",
+    flags=logs.FLAGS,
+    aliases=("log",),
+)
+def show_logs(call: Call) -> None:
+    """One subscription for all of them."""
+    with call.connect() as client:
+        logs.show(call, client, api.LogSelector(task_ids=[resolve.task(client, text).id for text in call.arguments]))
 
 
 @COMMAND.declare(

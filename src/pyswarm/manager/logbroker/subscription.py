@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pyswarm.api import logs
 from pyswarm.api import v1 as api
 from pyswarm.manager.logbroker.selection import Wanted
 
@@ -20,9 +21,6 @@ SILENCE = 60.0
 
 LINGER = 3.0
 """How long followed output is waited for after the last line, once nothing that could write another is left."""
-
-MISSING = "pyswarm.missing-node"
-"""Key of the attribute that tells a note of what is missing from a line of output; the value is the node id."""
 
 _NANO = 1_000_000_000
 
@@ -178,7 +176,7 @@ class Subscription:
             if member.absent_until is not None and member.absent_until <= now:
                 member.absent_until = None
                 if self.options.follow:
-                    notes.append(missing(node_id))
+                    notes.append(logs.missing(node_id))
                 else:
                     self._finish(node_id, f"node {node_id} {'disconnected unexpectedly' if member.told else 'is not available'}")
             elif not self.options.follow and _owes(member) and member.heard + SILENCE <= now:
@@ -194,16 +192,6 @@ class Subscription:
         if self.options.follow or not reasons:
             return ""
         return f"warning: incomplete log stream. some logs could not be retrieved for the following reasons: {', '.join(reasons)}"
-
-
-def missing(node_id: str) -> api.LogMessage:
-    """The note that a node is away, readable for clients that take it for a line."""
-    return api.LogMessage(
-        context=api.LogContext(node_id=node_id),
-        stream=api.LogStream.LOG_STREAM_STDERR,
-        data=f"warning: node {node_id} is not available; what its tasks write is missing\n".encode(),
-        attrs=[api.LogAttr(key=MISSING, value=node_id)],
-    )
 
 
 def _owes(member: Member) -> bool:
