@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 from docker.models.containers import Container
-from tools.cluster import Cluster, free_port, until
+from tools.cluster import BIN, Cluster, free_port, until
 from tools.engine import Engine, start, stop
 
 from pyswarm.agent.executor.process import ProcessExecutor
@@ -175,6 +176,36 @@ def test_secrets_and_configs(swarm: Swarm, tmp_path: Path) -> None:
     for path in ("/my-config", "/etc/app/conf"):
         assert container.exec_run(["cat", path]).output == b"loud\n"
     swarm.remove("reader")
+
+
+def test_logs(swarm: Swarm, tmp_path: Path) -> None:
+    """The engine publishes what its containers print, once and followed across an update; a task of it that never ran holds nobody up.
+
+    [dispatcher 154, 155] [cli 76, 77]
+    """
+    script = ("--command", "sh", "--args=-c", "--args", "echo out $V; echo err $V >&2; exec sleep 1000")
+    swarm.create("talking", "--env", "V=1", *script, replicas=1)
+    [first] = swarm.containers("talking")
+    node = swarm.client.info()["Name"]
+    done = swarm.cluster.run("service", "logs", "talking")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"talking.1@{node}❯ out 1\n", f"talking.1@{node}❯ err 1\n")  # noqa: RUF001
+    out = tmp_path / "out"
+    command = [str(BIN / "pyswarmctl"), "-s", str(swarm.cluster.socket), "service", "logs", "--stream", "stdout", "-f", "talking"]
+    with out.open("wb") as both, subprocess.Popen(command, stdout=both, stderr=both, stdin=subprocess.DEVNULL) as follower:
+        try:
+            until("the past is read", lambda: out.read_text().endswith("out 1\n"), 20)
+            swarm.cluster.ask("service", "update", "talking", "--env", "V=2")
+            swarm.await_another("talking", first)
+            until("the new container is read", lambda: out.read_text().endswith("out 2\n"), 20)
+            swarm.cluster.ask("service", "update", "talking", "--image", "nowhere.invalid/none:1")
+            until("a task is REJECTED", lambda: "REJECTED" in swarm.cluster.ask("task", "ls", "--all"), 30)
+            done = swarm.cluster.run("service", "logs", "--stream", "stdout", "talking")
+            assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 2, "")
+            swarm.remove("talking")
+            assert follower.wait(30) == 0
+        finally:
+            follower.kill()
+    assert [line.partition("❯ ")[2] for line in out.read_text().splitlines()] == ["out 1", "out 2"]  # noqa: RUF001
 
 
 def test_the_manager_restarts(swarm: Swarm) -> None:

@@ -189,6 +189,19 @@ async def test_stop_signal(executor: ProcessExecutor) -> None:
         await controller.wait()
 
 
+async def test_the_past_has_an_end(executor: ProcessExecutor) -> None:
+    """Reading what a task has written ends although it goes on writing without pause; a tail of it is its last lines then."""
+    controller = await launch(executor, shell("i=0; while :; do i=$((i+1)); echo $i; done"))
+    await until(lambda: (executor._supervised(controller._task.id).path / "log").stat().st_size > 100_000)
+    async with asyncio.timeout(WAIT):
+        read = [int(data) for _, data in await lines(controller)]
+        tail = [int(data) for _, data in await lines(controller, api.LogSubscriptionOptions(tail=-4))]
+    assert read == list(range(1, len(read) + 1))
+    assert tail == list(range(tail[0], tail[0] + 3))
+    assert tail[0] > len(read) - 3
+    await controller.terminate()
+
+
 async def test_kill_after_grace(executor: ProcessExecutor) -> None:
     """What ignores its stop signal is killed after the grace period, with all its children, whatever session they are in."""
     task = shell("trap '' TERM; sleep 1000 & setsid sleep 1001 & echo $! ; while :; do sleep 1; done")

@@ -406,6 +406,17 @@ async def test_following_ends_with_the_task(b: Harness) -> None:
     assert (reader.ended, reader.error) == (True, None)
 
 
+async def test_one_stream(b: Harness) -> None:
+    """A node that sends both streams though only one was asked for is put right."""
+    listener = await b.listen()
+    selector, options = api.LogSelector(node_ids=["n1"]), api.LogSubscriptionOptions(streams=[api.LogStream.LOG_STREAM_STDERR])
+    reader = await b.subscribe(api.SubscribeLogsRequest(selector=selector, options=options))
+    err = line("t", "err")
+    err.stream = api.LogStream.LOG_STREAM_STDERR
+    await b.publish(opened(listener)[0], line("t", "out"), err, line("t", "out"))
+    assert texts(reader) == ["err"]
+
+
 # --- hostile and slow
 
 

@@ -134,11 +134,17 @@ class Subscription:
     # --- lines
 
     def relayed(self, told: str, node_id: str, messages: Sequence[api.LogMessage], now: float) -> list[api.LogMessage]:
-        """Take in what a node sent under the id `told`; returns what of it the reader has not had before."""
+        """Take in what a node sent under the id `told`; returns what of it the reader wants and has not had before.
+
+        The streams are looked at here too: Docker Engines send both whatever is asked for.
+        """
         member = self.members[node_id]
         member.heard = self._last = now
-        skip = self._skip.get(told)
-        return [message for message in messages if not (skip and _known(skip, message)) and _noted(member.places, message)]
+        skip, streams = self._skip.get(told), frozenset(self.options.streams)
+        fresh = [message for message in messages if not (skip and _known(skip, message))]
+        for message in fresh:
+            _remember(member.places, message)
+        return [message for message in fresh if not streams or message.stream in streams]
 
     def forget(self, object_id: str) -> None:
         """A service, node or task was removed from the store."""
@@ -203,15 +209,14 @@ def _time(message: api.LogMessage) -> int:
     return message.timestamp.seconds * _NANO + message.timestamp.nanos
 
 
-def _noted(places: dict[str, Place], message: api.LogMessage) -> bool:
-    """Remember that the message was relayed. Always true."""
+def _remember(places: dict[str, Place], message: api.LogMessage) -> None:
+    """The message has been relayed."""
     at, task_id = _time(message), message.context.task_id
     place = places.get(task_id)
     if at and (place is None or at > place.at):
         places[task_id] = Place(at, 1)
     elif at and place is not None and at == place.at:
         place.lines += 1
-    return True
 
 
 def _known(skip: dict[str, Place], message: api.LogMessage) -> bool:
