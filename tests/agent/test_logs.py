@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import pytest
@@ -127,7 +126,7 @@ class Bench:
         self.clock = clock
         self.sources = FakeSources()
         self.broker = FakeBroker()
-        self.publisher = LogPublisher(self.sources, clock, random.Random(1))
+        self.publisher = LogPublisher(self.sources, clock)
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[asyncio.Task[None]]:

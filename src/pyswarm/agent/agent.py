@@ -89,7 +89,7 @@ class Agent:
             describe=self._describe,
             listener=self,
             reporter=self._reporter,
-            logs=LogPublisher(self._worker, clock, rng),
+            logs=LogPublisher(self._worker, clock),
             clock=clock,
             rng=rng,
             joining=joining,

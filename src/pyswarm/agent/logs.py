@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -92,10 +91,9 @@ def pieces(message: api.LogMessage, size: int = PIECE_BYTES) -> list[api.LogMess
 class LogPublisher:
     """Serves the subscriptions of a session."""
 
-    def __init__(self, sources: Sources, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, sources: Sources, clock: Clock) -> None:
         self._sources = sources
         self._clock = clock
-        self._rng = rng
 
     async def serve(self, client: LogClient) -> None:
         """Listen for subscriptions and publish, until cancelled. Trouble with logs ends no session: it is tried again.
@@ -113,7 +111,8 @@ class LogPublisher:
             except SwarmError as error:
                 log.debug("not listening for log subscriptions", error=str(error))
             bound = next_session_bound(bound if self._clock.monotonic() - began < bound else 0.0)
-            await self._clock.sleep(bound * self._rng.random())
+            # Not scattered: the sessions of all nodes, within which this is done, are.
+            await self._clock.sleep(bound)
 
     async def _listen(self, client: LogClient) -> None:
         running: dict[str, asyncio.Task[None]] = {}

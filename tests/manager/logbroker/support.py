@@ -50,6 +50,7 @@ class Publishing:
 
     def __init__(self, broker: LogBrokerService, node_id: str) -> None:
         self._queue: asyncio.Queue[api.PublishLogsMessage | None] = asyncio.Queue()
+        self._last_id = ""
         self.taken = 0
         self._task = asyncio.create_task(broker.PublishLogs(self._messages(), node(node_id)))
 
@@ -60,10 +61,15 @@ class Publishing:
 
     def send(self, subscription_id: str, *lines: api.LogMessage, close: bool = False) -> None:
         """Queue a message."""
+        self._last_id = subscription_id
         self._queue.put_nowait(api.PublishLogsMessage(subscription_id=subscription_id, messages=lines, close=close))
 
     def end(self) -> None:
-        """No more messages."""
+        """The node has sent all it has."""
+        self.send(self._last_id, close=True)
+
+    def stop(self) -> None:
+        """The messages end."""
         self._queue.put_nowait(None)
 
     async def cut(self) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pyswarm.api import v1 as api
 from pyswarm.api.logs import MISSING
 from pyswarm.errors import Cancelled, InvalidArgument, NotFound, PermissionDenied, SwarmError, Unknown
+from pyswarm.manager.logbroker.broker import DOUBT_SECONDS
 from pyswarm.manager.logbroker.feeds import OUTBOX_BYTES
 from pyswarm.manager.logbroker.subscription import LINGER, LISTEN_PATIENCE, SILENCE
 from pyswarm.manager.store import Store
@@ -201,13 +202,33 @@ async def test_a_broken_call(b: Harness) -> None:
     assert reader.error.message == f"{INCOMPLETE}node n1 disconnected unexpectedly"
 
 
+async def test_messages_that_just_end(b: Harness) -> None:
+    """The end of a node's messages without a word is the end of its output, unless the news comes that the call was cut.
+
+    [dispatcher 155, 158]
+    """
+    listener = await b.listen()
+    readers = [await b.read(nodes=["n1"]) for _ in range(2)]
+    whole, broken = [await b.publish(told, line("t", "a")) for told in opened(listener)]
+    whole.stop()
+    broken.stop()
+    await b.clock.advance(DOUBT_SECONDS / 2)
+    assert not any(reader.ended for reader in readers)
+    await broken.cut()
+    await b.clock.advance(DOUBT_SECONDS / 2)
+    assert (whole.ended, whole.error) == (True, None)
+    assert (readers[0].ended, readers[0].error) == (True, None)
+    await b.clock.advance(LISTEN_PATIENCE)
+    assert isinstance(readers[1].error, Unknown)
+    assert readers[1].error.message == f"{INCOMPLETE}node n1 disconnected unexpectedly"
+
+
 async def test_all_of_a_node(b: Harness) -> None:
     """Asked for by node, it is read until that node has finished, like any other. [dispatcher 159] [control 132]"""
     listener = await b.listen()
     reader = await b.read(nodes=["n1"])
     one = await b.publish(opened(listener)[0], line("t", "a"))
     assert not reader.ended
-    one.end()
     one.end()
     await settle()
     again = await b.publish(opened(listener)[0], node_id="n1")

@@ -20,6 +20,9 @@ from pyswarm.manager.store import Action, Commit, Event, Kind, Store
 
 log = structlog.get_logger(__name__)
 
+DOUBT_SECONDS = 0.5
+"""A call whose messages just end may have broken off: the news of that follows the end of the messages. One that is closed has not."""
+
 STOPPED = "the manager that served these logs leads no longer; ask again"
 _HERE_OR_SOON = frozenset({api.NodeStatus.READY, api.NodeStatus.UNKNOWN})
 
@@ -163,12 +166,14 @@ class Broker:
         told = first.subscription_id
         one = self._publishing(told, node_id)
         try:
-            await self._take_all(one, told, first, messages, node_id)
-        except asyncio.CancelledError:
-            one.state.broke_off(told, node_id, self._clock.monotonic())
-            raise
+            closed = await self._take_all(one, told, first, messages, node_id)
+            if not closed:
+                await self._clock.sleep(DOUBT_SECONDS)
         except SwarmError as error:
             one.state.ended(told, node_id, error.message)
+            raise
+        except BaseException:
+            one.state.broke_off(told, node_id, self._clock.monotonic())
             raise
         else:
             one.state.ended(told, node_id)
@@ -188,7 +193,8 @@ class Broker:
 
     async def _take_all(
         self, one: Open, told: str, message: api.PublishLogsMessage, messages: AsyncIterator[api.PublishLogsMessage], node_id: str
-    ) -> None:
+    ) -> bool:
+        """Until the node closes the subscription, or it has no reader any more (True), or the messages end (False)."""
         gone = asyncio.ensure_future(one.outbox.closed.wait())
         following: asyncio.Future[api.PublishLogsMessage | None] | None = None
         try:
@@ -197,12 +203,13 @@ class Broker:
                 following = asyncio.ensure_future(_next(messages))
                 await asyncio.wait({following, gone}, return_when=asyncio.FIRST_COMPLETED)
                 if not following.done():
-                    return
+                    return True
                 received = following.result()
                 if received is None:
-                    return
+                    return False
                 _check_id(received, told)
                 message = received
+            return True
         finally:
             unfinished = [future for future in (gone, following) if future is not None]
             for future in unfinished:
