@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from typing import Any, Protocol
 
 import structlog
 
@@ -125,7 +125,7 @@ class LogPublisher:
                             known.cancel()
                     elif known is None or known.done():
                         running = {told: task for told, task in running.items() if not task.done()}
-                        running[message.id] = asyncio.create_task(self._publish(client, message), name=f"logs {message.id}")
+                        running[message.id] = asyncio.create_task(_guarded(self._publish(client, message)), name=f"logs {message.id}")
         finally:
             for task in running.values():
                 task.cancel()
@@ -139,8 +139,6 @@ class LogPublisher:
             await client.publish_logs(feed.messages())
         except SwarmError as error:
             log.info("logs not published to the end", subscription=message.id, error=str(error))
-        except Exception as error:
-            log.error("publishing logs failed", subscription=message.id, exc_info=error)
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
@@ -155,7 +153,7 @@ class LogPublisher:
                     task = source.task
                     if source not in seen and task.status.state >= STARTED and matches(subscription.selector, task):
                         seen.add(source)
-                        group.create_task(_read(source, options, feed))
+                        group.create_task(_guarded(_read(source, options, feed)))
 
                 for source in self._sources.sources():
                     take(source, subscription.options)
@@ -221,8 +219,14 @@ async def _read(source: Source, options: api.LogSubscriptionOptions, feed: Feed)
                 await feed.put(line)
     except ExecutorError as error:
         log.warning("task's logs not read", task=source.task.id, error=str(error))
+
+
+async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+    """A fault in one reader or subscription must not end the others."""
+    try:
+        await work
     except Exception as error:
-        log.error("executor failed to read a task's logs", task=source.task.id, exc_info=error)
+        log.error("publishing logs failed", exc_info=error)
 
 
 def _from_the_start(options: api.LogSubscriptionOptions) -> api.LogSubscriptionOptions:

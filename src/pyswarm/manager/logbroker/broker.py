@@ -169,15 +169,12 @@ class Broker:
             closed = await self._take_all(one, told, first, messages, node_id)
             if not closed:
                 await self._clock.sleep(DOUBT_SECONDS)
+            one.state.ended(told, node_id)
         except SwarmError as error:
             one.state.ended(told, node_id, error.message)
             raise
-        except BaseException:
-            one.state.broke_off(told, node_id, self._clock.monotonic())
-            raise
-        else:
-            one.state.ended(told, node_id)
         finally:
+            one.state.broke_off(told, node_id, self._clock.monotonic())  # no news if it has ended
             one.outbox.changed.set()
         if self._stopped:
             raise Cancelled(STOPPED)
