@@ -66,6 +66,8 @@ class Manager(control_pb2_grpc.ControlServicer, ca_pb2_grpc.CAServicer, logbroke
         self.holding: dict[str, threading.Event] = {}
         self.key = b""
         self.messages: list[api.LogMessage] = []
+        self.breaks: list[tuple[grpc.StatusCode, str]] = []
+        self.more: list[api.LogMessage] = []
 
     def add(self, stored: object) -> None:
         """Store an object."""
@@ -92,6 +94,9 @@ class Manager(control_pb2_grpc.ControlServicer, ca_pb2_grpc.CAServicer, logbroke
         """Logs.SubscribeLogs."""
         self.calls.append(("SubscribeLogs", request))
         yield api.SubscribeLogsMessage(messages=self.messages)
+        if self.breaks:
+            self.messages += self.more
+            context.abort(*self.breaks.pop(0))
         if "SubscribeLogs" in self.failures:
             context.abort(*self.failures["SubscribeLogs"])
 

@@ -10,6 +10,7 @@ import pytest
 
 from pyswarm.api import logs, times
 from pyswarm.api import v1 as api
+from pyswarm.cli.framework import Call
 
 from . import builders as b
 from .conftest import Run
@@ -248,6 +249,38 @@ def test_a_node_is_missing(manager: Manager, run: Run) -> None:
     result = run("service", "logs", "-f", "web")
     assert result.stdout == "web.1@node-3❯ a\nweb.1@node-3❯ b\n"  # noqa: RUF001
     assert result.stderr == "warning: node node-3 is not available; what its tasks write is missing\n"
+
+
+def at(message: api.LogMessage, moment: float) -> api.LogMessage:
+    """The line with a time."""
+    message.timestamp.CopyFrom(times.timestamp(moment))
+    return message
+
+
+def test_followed_logs_go_on(manager: Manager, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When another manager leads, what is followed goes on where it broke off; without -f, or with nothing read yet, it is an error."""
+    logging_manager(manager)
+    pauses: list[float] = []
+    monkeypatch.setattr(Call, "pause", lambda _, seconds: pauses.append(seconds))
+    manager.messages = [at(log(55, 3, b"a\n"), 1.0), at(log(55, 3, b"b\n"), 2.0), at(log(55, 3, b"c\n"), 2.0)]
+    manager.more = [at(log(55, 3, b"d\n"), 2.0)]
+    manager.breaks = [
+        (grpc.StatusCode.CANCELLED, "the manager that served these logs leads no longer; ask again"),
+        (grpc.StatusCode.UNKNOWN, "broker is not running"),
+    ]
+    result = run("service", "logs", "-f", "-n", "--tail", "3", "web")
+    assert result.exit_code == 0
+    assert "".join(line[-1] for line in result.stdout.splitlines()) == "abcdd"
+    assert len(pauses) == 2
+    first, second, _ = [request.options for request in manager.requests("SubscribeLogs")]
+    assert (first.tail, first.HasField("since")) == (-4, False)
+    assert (second.tail, second.since.seconds) == (0, 2)
+    for words in (("service", "logs", "web"), ("service", "logs", "-f", "redis")):
+        manager.breaks = [(grpc.StatusCode.CANCELLED, "leads no longer")]
+        if "-f" in words:
+            manager.messages, manager.more = [], []
+        assert run(*words).exit_code == 1
+    assert len(pauses) == 2
 
 
 def test_logs_not_there(manager: Manager, run: Run) -> None:

@@ -100,6 +100,14 @@ class Call:
 
         return SystemClock().now()
 
+    def pause(self, seconds: float) -> None:
+        """Wait before something is tried again."""
+        import asyncio
+
+        from pyswarm.clock import SystemClock
+
+        asyncio.run(SystemClock().sleep(seconds))
+
     def show(self, text: str) -> None:
         """Print text that brings its own line ends."""
         click.echo(text, nl=False)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pyswarm import errors
 from pyswarm.api import logs, times
 from pyswarm.api import v1 as api
 from pyswarm.cli import units
@@ -22,6 +23,17 @@ COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 """ANSI foreground colours that can be read on dark and on light; red is for errors elsewhere."""
 
 MOST_LINES = 2**31
+
+AT_ONCE_SECONDS = 2.0
+"""A stream that ends so soon, and without a line, never was one."""
+
+AGAIN_SECONDS = 30.0
+PAUSE_SECONDS = 0.5
+"""How long, and how often, a broken stream is tried again."""
+
+NOT_RUNNING, NO_LEADER = "broker is not running", "Make sure more than half of the managers are online."
+"""How managers that do not lead answer, and those that know no leader."""
+
 _STREAMS = {"stdout": api.LogStream.LOG_STREAM_STDOUT, "stderr": api.LogStream.LOG_STREAM_STDERR}
 
 FLAGS = [
@@ -37,12 +49,34 @@ NO_COLOR is set. What cannot be had, because a node is away, is named in one lin
 
 
 def show(call: Call, client: Client, selector: api.LogSelector) -> None:
-    """Subscribe, and print what comes."""
+    """Subscribe, and print what comes. What is followed is subscribed to anew where it broke off when another manager leads."""
     sys.stdout.flush()
-    request = api.SubscribeLogsRequest(selector=selector, options=options(call.given, call.now()))
+    asked = options(call.given, call.now())
     printer = Printer(call.names(client), timestamps=call.given.truth("timestamps"))
-    for batch in client.stream(iter(client.logs.SubscribeLogs(request))):
-        printer.print(batch.messages)
+    places, broke, began = logs.Places(), None, call.now()
+    while True:
+        before = places.copy()
+        request = api.SubscribeLogsRequest(selector=selector, options=places.resumed(asked))
+        try:
+            for batch in client.stream(iter(client.logs.SubscribeLogs(request))):
+                broke = None
+                fresh = [message for message in batch.messages if before.passes(message)]
+                for message in fresh:
+                    places.remember(message)
+                printer.print(fresh)
+        except errors.SwarmError as error:
+            worked = bool(places) or call.now() - began > AT_ONCE_SECONDS
+            broke = broke or call.now()
+            if not (asked.follow and worked and _passing(error)) or call.now() - broke > AGAIN_SECONDS:
+                raise
+            call.pause(PAUSE_SECONDS)
+        else:
+            return
+
+
+def _passing(error: errors.SwarmError) -> bool:
+    """Another manager begins to lead, or will soon."""
+    return isinstance(error, errors.Cancelled | errors.Unavailable) or error.message.endswith((NOT_RUNNING, NO_LEADER))
 
 
 def options(given: Given, now: float) -> api.LogSubscriptionOptions:

@@ -1,7 +1,6 @@
 """One subscription: which nodes serve it, what they have sent, who is missing, when it ends. Pure; time is passed in (seconds, monotonic).
 
-A node that goes away and comes back is asked again under a new id, and what it sent before is not relayed twice: a log is read in order,
-so per task the time of the newest line and the number of lines with that time say exactly where it broke off.
+A node that goes away and comes back is asked again under a new id, and what it sent before is not relayed twice (`api.logs`).
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 
 from pyswarm.api import logs
 from pyswarm.api import v1 as api
+from pyswarm.api.logs import Places
 from pyswarm.manager.logbroker.selection import Wanted
 
 LISTEN_PATIENCE = 3.0
@@ -21,16 +21,6 @@ SILENCE = 60.0
 
 LINGER = 3.0
 """How long followed output is waited for after the last line, once nothing that could write another is left."""
-
-_NANO = 1_000_000_000
-
-
-@dataclass(slots=True)
-class Place:
-    """How far a task's log was relayed: nanoseconds of the newest line, and how many lines have that time."""
-
-    at: int
-    lines: int
 
 
 @dataclass(slots=True)
@@ -43,7 +33,7 @@ class Member:
     done: bool = False
     waiting: int = 0
     """Messages of it that wait for the reader."""
-    places: dict[str, Place] = field(default_factory=dict)
+    places: Places = field(default_factory=Places)
 
 
 class Subscription:
@@ -62,7 +52,7 @@ class Subscription:
         self._spent = False
         self._last = now
         self._reasons: list[str] = []
-        self._skip: dict[str, dict[str, Place]] = {}
+        self._skip: dict[str, Places] = {}
 
     # --- nodes
 
@@ -87,19 +77,9 @@ class Subscription:
             return [api.SubscriptionMessage(id=self.id, selector=selector, options=self.options)]
         old, member.told = member.told, new_id()
         self._skip.pop(old, None)
-        self._skip[member.told] = {task_id: Place(place.at, place.lines) for task_id, place in member.places.items()}
-        again = api.SubscriptionMessage(id=member.told, selector=selector, options=self._resumed(member))
+        self._skip[member.told] = member.places.copy()
+        again = api.SubscriptionMessage(id=member.told, selector=selector, options=member.places.resumed(self.options))
         return [api.SubscriptionMessage(id=old, close=True), again]
-
-    def _resumed(self, member: Member) -> api.LogSubscriptionOptions:
-        """Options to go on with. Whole logs are read again and skipped; a tail was counted from an end that has moved since."""
-        options = api.LogSubscriptionOptions()
-        options.CopyFrom(self.options)
-        if options.tail and member.places:
-            options.tail = 0
-            at = min(place.at for place in member.places.values())
-            options.since.seconds, options.since.nanos = divmod(at, _NANO)
-        return options
 
     def closing(self) -> list[tuple[str, api.SubscriptionMessage]]:
         """Whom to tell at the end, and what."""
@@ -141,9 +121,9 @@ class Subscription:
         member = self.members[node_id]
         member.heard = self._last = now
         skip, streams = self._skip.get(told), frozenset(self.options.streams)
-        fresh = [message for message in messages if not (skip and _known(skip, message))]
+        fresh = [message for message in messages if skip is None or skip.passes(message)]
         for message in fresh:
-            _remember(member.places, message)
+            member.places.remember(message)
         return [message for message in fresh if not streams or message.stream in streams]
 
     def forget(self, object_id: str) -> None:
@@ -151,7 +131,7 @@ class Subscription:
         if object_id in self.selector.services | self.selector.nodes | self.selector.tasks:
             self.gone.add(object_id)
         for member in self.members.values():
-            member.places.pop(object_id, None)
+            member.places.forget(object_id)
 
     # --- time
 
@@ -203,32 +183,3 @@ class Subscription:
 def _owes(member: Member) -> bool:
     """It was asked and should be sending."""
     return bool(member.told) and not member.done and not member.waiting and member.absent_until is None
-
-
-def _time(message: api.LogMessage) -> int:
-    return message.timestamp.seconds * _NANO + message.timestamp.nanos
-
-
-def _remember(places: dict[str, Place], message: api.LogMessage) -> None:
-    """The message has been relayed."""
-    at, task_id = _time(message), message.context.task_id
-    place = places.get(task_id)
-    if at and (place is None or at > place.at):
-        places[task_id] = Place(at, 1)
-    elif at and place is not None and at == place.at:
-        place.lines += 1
-
-
-def _known(skip: dict[str, Place], message: api.LogMessage) -> bool:
-    """Whether the reader had it before the node went away."""
-    at, task_id = _time(message), message.context.task_id
-    place = skip.get(task_id)
-    if place is None or not at:
-        return False
-    if at == place.at:
-        place.lines -= 1
-        return place.lines >= 0
-    if at < place.at:
-        return True
-    del skip[task_id]
-    return False
