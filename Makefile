@@ -69,6 +69,9 @@ bench: $(VENV)/dev.stamp ## Run the benchmarks; one JSON object a line
 	$(BIN)/python -m bench.commit
 	$(BIN)/python -m bench.control
 	$(BIN)/python -m bench.control --managers 3
+	$(BIN)/python -m bench.agents
+	$(BIN)/python -m bench.agents --managers 3
+	$(BIN)/python -m bench.agents --lives
 	$(BIN)/python -m bench.failover
 	$(BIN)/python -m bench.volume
 	$(BIN)/python -m bench.replicas
