@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import grpc.aio
 import structlog
 
 from pyswarm.agent.client import GrpcDispatcherClient
+from pyswarm.agent.logs import LogPublisher, Source
 from pyswarm.agent.reporter import Reporter
 from pyswarm.agent.session import Session, open_session
 from pyswarm.api import times
@@ -64,6 +65,18 @@ class _Client(GrpcDispatcherClient):
         await self.channel.close(None)
 
 
+class _Silent:
+    """Tasks that write no logs."""
+
+    def sources(self) -> Iterable[Source]:
+        """See agent.logs.Sources."""
+        return ()
+
+    def on_source(self, callback: Callable[[Source], None]) -> Callable[[], None]:  # noqa: ARG002 - see agent.logs.Sources
+        """See agent.logs.Sources."""
+        return lambda: None
+
+
 class Agent:
     """One node. Its tasks pass from state to state at once."""
 
@@ -73,6 +86,7 @@ class Agent:
         self._addr = addr
         self._secrets = secrets
         self._reporter = Reporter()
+        self._logs = LogPublisher(_Silent(), fleet.clock)
         self._wanted: dict[str, S.ValueType] = {}
         self._moves: asyncio.Queue[tuple[Sequence[str], Sequence[S.ValueType]]] = asyncio.Queue()
         self.joined = asyncio.Event()
@@ -85,7 +99,7 @@ class Agent:
                 try:
                     session = await self._open()
                     self.joined.set()
-                    error = await session.serve(self, self._reporter)
+                    error = await session.serve(self, self._reporter, self._logs)
                 except SwarmError as failure:
                     error = failure
                 self._fleet.lost.append(f"{self._name}: {type(error).__name__}: {error.message}")
