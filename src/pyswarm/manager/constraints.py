@@ -29,6 +29,9 @@ class Constraint:
     value: str
     wanted: bool
 
+    def __str__(self) -> str:
+        return f"{self.key}{'==' if self.wanted else '!='}{self.value}"
+
 
 def parse(expressions: Iterable[str]) -> tuple[Constraint, ...]:
     """Parse all expressions; the first bad one raises Unknown with the text clients know."""
@@ -75,18 +78,28 @@ def check(expressions: Iterable[str]) -> tuple[Constraint, ...]:
 
 def matches(constraints: Iterable[Constraint], node: api.Node) -> bool:
     """Whether a node satisfies every constraint."""
-    return all(_matches_one(c, node) for c in constraints)
+    return not violated(constraints, node)
+
+
+def violated(constraints: Iterable[Constraint], node: api.Node) -> str:
+    """The first constraint that a node does not satisfy; empty when it satisfies all."""
+    return next((str(c) for c in constraints if not _matches_one(c, node)), "")
 
 
 def node_matches(node: api.Node, placement: api.Placement) -> bool:
-    """Whether a node satisfies a placement's constraints; an unparsable list constrains nothing."""
+    """Whether a node satisfies a placement's constraints."""
+    return not unmet(node, placement)
+
+
+def unmet(node: api.Node, placement: api.Placement) -> str:
+    """The first of a placement's constraints that a node does not satisfy; empty for none. An unparsable list constrains nothing."""
     if not placement.constraints:
-        return True
+        return ""
     try:
         constraints = parse(placement.constraints)
     except Unknown:
-        return True
-    return matches(constraints, node)
+        return ""
+    return violated(constraints, node)
 
 
 def _matches_one(constraint: Constraint, node: api.Node) -> bool:

@@ -215,7 +215,7 @@ def test_changed_generic_resources() -> None:
 
 def test_enough_of_a_kind() -> None:
     """An amount must be there as an amount or as that many names; a reservation by name never is. [scheduling 81]"""
-    assert [generic.enough([discrete("apple", 5)], wants(apple=n)) for n in (1, 5, 6)] == [True, True, False]
-    assert [generic.enough(named("apple", "a", "b"), wants(apple=n)) for n in (1, 2, 3)] == [True, True, False]
-    assert not generic.enough(named("apple", "a"), named("apple", "a"))
-    assert not generic.enough([discrete("apple", 5)], wants(pear=1))
+    assert [generic.lacking([discrete("apple", 5)], wants(apple=n)) for n in (1, 5, 6)] == ["", "", "apple"]
+    assert [generic.lacking(named("apple", "a", "b"), wants(apple=n)) for n in (1, 2, 3)] == ["", "", "apple"]
+    assert generic.lacking(named("apple", "a"), named("apple", "a")) == "apple"
+    assert generic.lacking([discrete("apple", 5)], wants(pear=1)) == "pear"

@@ -38,24 +38,24 @@ class OrphanLoop:
         if event.kind is not Kind.NODE or not isinstance(event.obj, api.Node):
             return
         node = event.obj
-        if event.action is Action.REMOVE or not _is_away(node):
+        if event.action is Action.REMOVE or not is_away(node):
             self._left.pop(node.id, None)
         elif node.id in self._left:
             return
         else:
-            self._left[node.id] = _updated(node)
+            self._left[node.id] = away_since(node)
         yield node.id
 
     def everything(self, view: View) -> Iterable[str]:
         """All nodes that are away."""
-        self._left = {node.id: _updated(node) for node in view.nodes if _is_away(node)}
+        self._left = {node.id: away_since(node) for node in view.nodes if is_away(node)}
         return list(self._left)
 
     def decide(self, view: View, key: str, now: float) -> Decision:
         """Wait for the day to pass, then give up what the node may still be running."""
         node = view.nodes.get(key)
         left = self._left.get(key)
-        if node is None or left is None or not _is_away(node):
+        if node is None or left is None or not is_away(node):
             return Decision()
         due = max(left + self._after, self._not_before)
         if now < due:
@@ -64,11 +64,13 @@ class OrphanLoop:
         return Decision(changes=[Update(_orphaned(task)) for task in lost[:MOST_AT_ONCE]], again=len(lost) > MOST_AT_ONCE)
 
 
-def _is_away(node: api.Node) -> bool:
+def is_away(node: api.Node) -> bool:
+    """Its agent does not answer, and its tasks are given up unless it comes back."""
     return node.status.state in AWAY
 
 
-def _updated(node: api.Node) -> float:
+def away_since(node: api.Node) -> float:
+    """When a node that is away went, in seconds, as far as the store remembers."""
     return times.seconds_of(node.meta.updated_at)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Iterator, Sequence
 
 from pyswarm.api import v1 as api
@@ -89,12 +90,28 @@ class Global(Orchestrator):
         return self.place_of(task) is not None and service is not None and self.owns(service)
 
 
+class Obstacle(enum.Enum):
+    """What keeps new tasks of a global service from a node."""
+
+    DOWN = "down"
+    DRAINED = "drained"
+    PAUSED = "paused"
+    CONSTRAINTS = "constraints"
+
+
+def obstacle(service: api.Service, node: api.Node | None) -> Obstacle | None:
+    """Why the node gets no new task of the service; None when it may: it is there, wanted, fits, and is not paused."""
+    if node is None or nodes.is_down(node):
+        return Obstacle.DOWN
+    if nodes.is_drained(node):
+        return Obstacle.DRAINED
+    if not constraints.node_matches(node, service.spec.task.placement):
+        return Obstacle.CONSTRAINTS
+    return Obstacle.PAUSED if node.spec.availability == api.NodeSpec.PAUSE else None
+
+
 def _may_change(situation: Situation, node_id: str) -> bool:
-    """New tasks may come to the node: it is there, wanted, fits, and is not paused."""
-    node = situation.node(node_id)
-    if node is None or nodes.is_invalid(node) or node.spec.availability == api.NodeSpec.PAUSE:
-        return False
-    return constraints.node_matches(node, situation.service.spec.task.placement)
+    return obstacle(situation.service, situation.node(node_id)) is None
 
 
 def _place(situation: Situation, slot: Slot) -> Outcome:

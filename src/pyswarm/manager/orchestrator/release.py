@@ -15,6 +15,7 @@ Besides, at most STOP_WAIT seconds, for every earlier task of the slot that stil
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pyswarm.api import v1 as api
 from pyswarm.api.tasks import task_time
@@ -36,18 +37,39 @@ def due(start: float, span: float, now: float) -> float:
     return start + span if start <= now + span else now
 
 
-def release_at(situation: Situation, slot: Slot, task: api.Task) -> float:
-    """The moment at which a READY task may start; not after `now` when it may already. Seconds since the epoch."""
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a READY task waits for. Moments in seconds since the epoch, not after `now` when they are over."""
+
+    delay: float
+    """When the policy's delay ends."""
+    stopping: api.Task | None = None
+    """An earlier task of the slot that still has to stop."""
+    patience: float = 0.0
+    """For that one nobody waits any longer than this."""
+
+    @property
+    def until(self) -> float:
+        """When it may start at the latest."""
+        return max(self.delay, self.patience)
+
+
+def hold(situation: Situation, slot: Slot, task: api.Task) -> Hold:
+    """What keeps a READY task from starting."""
     now = situation.now
     earlier = [t for t in slot.tasks if by_creation(t) < by_creation(task)]
     if not earlier:
-        return due(created(task), restart.delay(task.spec), now)
+        return Hold(due(created(task), restart.delay(task.spec), now))
     if earlier[-1].desired_state <= S.RUNNING:
-        return now
-    at = due(created(task), _delay(situation, earlier, task), now)
-    if any(_has_to_stop(situation, t) for t in earlier):
-        at = max(at, due(created(task), STOP_WAIT, now))
-    return at
+        return Hold(now)
+    delay = due(created(task), _delay(situation, earlier, task), now)
+    stopping = next((t for t in reversed(earlier) if _has_to_stop(situation, t)), None)
+    return Hold(delay) if stopping is None else Hold(delay, stopping, due(created(task), STOP_WAIT, now))
+
+
+def release_at(situation: Situation, slot: Slot, task: api.Task) -> float:
+    """The moment at which a READY task may start; not after `now` when it may already. Seconds since the epoch."""
+    return hold(situation, slot, task).until
 
 
 def _delay(situation: Situation, earlier: Sequence[api.Task], task: api.Task) -> float:

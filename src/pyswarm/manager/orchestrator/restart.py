@@ -6,6 +6,7 @@ scale-up or an update and each further one by a restart. The reaper keeps enough
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 
 from pyswarm.api import defaults, times
@@ -25,22 +26,35 @@ def delay(spec: api.TaskSpec) -> float:
     return seconds if seconds >= 0 else defaults.RESTART_DELAY
 
 
+class Forbids(enum.Enum):
+    """Why a policy allows no replacement."""
+
+    CONDITION = "it never restarts"
+    SUCCESS = "what was completed is done"
+    ATTEMPTS = "there were as many attempts as it allows"
+
+
 def may_restart(records: Sequence[api.Task], task: api.Task) -> bool:
     """Whether the policy in the task's own spec allows a replacement. `records` are its slot's, oldest first."""
+    return forbidden(records, task) is None
+
+
+def forbidden(records: Sequence[api.Task], task: api.Task) -> Forbids | None:
+    """Why the policy in the task's own spec allows no replacement; None when it does. `records` are its slot's, oldest first."""
     if not task.spec.HasField("restart"):
-        return True
+        return None
     policy = task.spec.restart
     if policy.condition == RestartPolicy.NONE:
-        return False
+        return Forbids.CONDITION
     job = task.HasField("job_iteration")
     if task.status.state == S.COMPLETE and (job or policy.condition == RestartPolicy.ON_FAILURE):
-        return False
-    return not policy.max_attempts or _used(records, task) < policy.max_attempts
+        return Forbids.SUCCESS
+    return Forbids.ATTEMPTS if policy.max_attempts and used(records, task) >= policy.max_attempts else None
 
 
-def _used(records: Sequence[api.Task], task: api.Task) -> int:
+def used(records: Sequence[api.Task], task: api.Task) -> int:
     """How many attempts count against the limit: all, or with a window those made within it before the task's end."""
-    attempts = [created(t) for t in _run(records, task)[1:]]
+    attempts = [created(t) for t in run(records, task)[1:]]
     window = times.seconds_of(task.spec.restart.window) if task.spec.restart.HasField("window") else 0.0
     ended = task_time(task)
     if window <= 0 or not ended:
@@ -48,16 +62,16 @@ def _used(records: Sequence[api.Task], task: api.Task) -> int:
     return sum(1 for at in attempts if ended - window < at < ended)
 
 
-def _run(records: Sequence[api.Task], task: api.Task) -> list[api.Task]:
+def run(records: Sequence[api.Task], task: api.Task) -> list[api.Task]:
     """The records up to the task that carry its spec version without interruption, oldest first."""
-    run: list[api.Task] = []
+    found: list[api.Task] = []
     for record in reversed(records):
-        if not run and record.id != task.id:
+        if not found and record.id != task.id:
             continue
         if not _same_version(record, task):
             break
-        run.append(record)
-    return run[::-1]
+        found.append(record)
+    return found[::-1]
 
 
 def _same_version(a: api.Task, b: api.Task) -> bool:

@@ -10,8 +10,8 @@ new one runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from pyswarm.api import times
 from pyswarm.api import v1 as api
@@ -31,17 +31,56 @@ STEP = 200
 Occupied = tuple[Slot, Sequence[api.Task]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Progress:
     """Where the update stands: slots not begun, in order, and the attempts made."""
 
-    pending: Sequence[Occupied]
-    attempts: Sequence[Attempt]
+    pending: list[Occupied] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
 
     @property
     def total(self) -> int:
         """The slots this update is about."""
         return len(self.pending) + len(self.attempts)
+
+    def add(self, situation: Situation, slot: Slot, tasks: Sequence[api.Task]) -> None:
+        """Look at one more slot that stays, with its updatable tasks."""
+        attempt = Attempt.of(situation, slot) if situation.service.HasField("update_status") else None
+        if attempt is not None:
+            self.attempts.append(attempt)
+        elif all(situation.is_dirty(t) for t in tasks):
+            self.pending.append((slot, tasks))
+
+    def too_many(self, config: Config) -> Attempt | None:
+        """The failure that was one too many, whatever the config then asks for."""
+        failed = failures(self.attempts, config)
+        return next((a for n, a in enumerate(failed, 1) if exceeds(n, self.total, config.ratio)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How many slots are in transition, or in the delay after it, and when the next of those delays ends (seconds; None: no delay)."""
+
+    busy: int
+    free_at: float | None
+    end: float
+    """When the last delay ends."""
+
+    @classmethod
+    def of(cls, situation: Situation, config: Config, attempts: Iterable[Attempt]) -> Workers:
+        """As the attempts show."""
+        now = situation.now
+        busy, wakes, end = 0, [], times.seconds_of(situation.service.update_status.started_at)
+        for attempt in attempts:
+            if attempt.starting:
+                busy += 1
+            elif attempt.settled is not None:
+                free = due(attempt.settled, config.delay, now)
+                if free > now:
+                    busy += 1
+                    wakes.append(free)
+                end = max(end, attempt.settled + config.delay)
+        return cls(busy, min(wakes, default=None), end)
 
 
 def update(situation: Situation, occupied: Sequence[Occupied]) -> Decision:
@@ -49,30 +88,17 @@ def update(situation: Situation, occupied: Sequence[Occupied]) -> Decision:
     service = situation.service
     if service.HasField("update_status") and not in_progress(service):
         return Decision()
-    progress = _progress(situation, occupied)
+    progress = Progress()
+    for slot, tasks in occupied:
+        progress.add(situation, slot, tasks)
     if not service.HasField("update_status"):
         return _begin(situation, progress)
     config = Config.of(service)
     if config.action != api.UpdateConfig.CONTINUE:
-        failed = failures(progress.attempts, config)
-        over = next((a for n, a in enumerate(failed, 1) if exceeds(n, progress.total, config.ratio)), None)
+        over = progress.too_many(config)
         if over is not None:
             return Decision([Update(_failed(service, config, over.task.id))])
     return _advance(situation, config, progress)
-
-
-def _progress(situation: Situation, occupied: Sequence[Occupied]) -> Progress:
-    service = situation.service
-    pending: list[Occupied] = []
-    attempts: list[Attempt] = []
-    counting = service.HasField("update_status")
-    for slot, tasks in occupied:
-        attempt = Attempt.of(situation, slot) if counting else None
-        if attempt is not None:
-            attempts.append(attempt)
-        elif all(situation.is_dirty(t) for t in tasks):
-            pending.append((slot, tasks))
-    return Progress(pending, attempts)
 
 
 def _begin(situation: Situation, progress: Progress) -> Decision:
@@ -88,25 +114,16 @@ def _begin(situation: Situation, progress: Progress) -> Decision:
 
 def _advance(situation: Situation, config: Config, progress: Progress) -> Decision:
     now = situation.now
-    busy, wakes, end = 0, [], times.seconds_of(situation.service.update_status.started_at)
-    for attempt in progress.attempts:
-        if attempt.starting:
-            busy += 1
-        elif attempt.settled is not None:
-            free = due(attempt.settled, config.delay, now)
-            if free > now:
-                busy += 1
-                wakes.append(free)
-            end = max(end, attempt.settled + config.delay)
-    wake = min(wakes, default=None)
+    workers = Workers.of(situation, config, progress.attempts)
+    wake = workers.free_at
     if progress.pending:
-        idle = max(0, config.parallelism - busy) if config.parallelism else None
+        idle = max(0, config.parallelism - workers.busy) if config.parallelism else None
         since = times.seconds_of(situation.service.update_status.started_at)
         changes = _start(situation, config, progress.pending, idle, since)
         return Decision(changes, again=len(changes) >= STEP, wake=wake)
     if any(a.starting for a in progress.attempts):
         return Decision(wake=wake)
-    over = due(end, config.monitor, now)
+    over = due(workers.end, config.monitor, now)
     return Decision([Update(_completed(situation))]) if over <= now else Decision(wake=over)
 
 

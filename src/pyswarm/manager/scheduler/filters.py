@@ -1,7 +1,7 @@
 """Which nodes may run a task, and why the others may not (spec section 4).
 
 A filter is asked once per group of equal tasks whether it applies; if so it gives the check to run per node. Every refusal carries its
-sentence, so no task is ever pending without a reason.
+sentence, so no task is ever pending without a reason; and a check says what the node lacks, for whoever wants to know it exactly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from pyswarm.manager import constraints
 from pyswarm.manager.scheduler import generic
 from pyswarm.manager.scheduler.nodeinfo import NodeInfo, host_ports
 
-Check: TypeAlias = Callable[[NodeInfo], bool]
+CPUS, MEMORY = "CPUs", "memory"
+"""What the resources filter finds lacking; else it is a kind of generic resource."""
+
+Check: TypeAlias = Callable[[NodeInfo], str]
+"""What a node lacks, in a word or two; empty when it suits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +36,19 @@ class Filter:
         return self.refusal.format(f"{nodes} node" if nodes == 1 else f"{nodes} nodes")
 
 
+_AVAILABILITIES = {number: name for name, number in api.NodeSpec.Availability.items()}
+_STATES = {number: name for name, number in api.NodeStatus.State.items()}
+
+
 def _ready(_task: api.Task) -> Check | None:
     ready, active = api.NodeStatus.State.READY, api.NodeSpec.Availability.ACTIVE
 
-    def check(info: NodeInfo) -> bool:
-        return info.node.status.state == ready and info.node.spec.availability == active
+    def check(info: NodeInfo) -> str:
+        state, availability = info.node.status.state, info.node.spec.availability
+        if state == ready and availability == active:
+            return ""
+        # What its operator wants comes first: that is what the reader can change.
+        return _AVAILABILITIES.get(availability, "INACTIVE") if availability != active else _STATES.get(state, "UNKNOWN")
 
     return check
 
@@ -47,8 +59,12 @@ def _resources(task: api.Task) -> Check | None:
     if not (cpus or memory or kinds):
         return None
 
-    def check(info: NodeInfo) -> bool:
-        return cpus <= info.cpus and memory <= info.memory and (not kinds or generic.enough(info.generic, kinds))
+    def check(info: NodeInfo) -> str:
+        if cpus > info.cpus:
+            return CPUS
+        if memory > info.memory:
+            return MEMORY
+        return generic.lacking(info.generic, kinds) if kinds else ""
 
     return check
 
@@ -66,13 +82,14 @@ def _plugins(task: api.Task) -> Check | None:
     if not wanted and not log:
         return None
 
-    def check(info: NodeInfo) -> bool:
+    def check(info: NodeInfo) -> str:
         if not info.node.description.HasField("engine"):
-            return True
+            return ""
         have = {(p.type, p.name.removesuffix(":latest")) for p in info.node.description.engine.plugins}
         have |= {(p.type, p.name) for p in info.node.description.engine.plugins}
         knows_logs = any(kind == "Log" for kind, _ in have)
-        return all(w in have for w in wanted) and (not log or not knows_logs or ("Log", log) in have)
+        needed = [*wanted, ("Log", log)] if log and knows_logs else wanted
+        return next((f"{kind} {name}" for kind, name in needed if (kind, name) not in have), "")
 
     return check
 
@@ -84,7 +101,7 @@ def _constraints(task: api.Task) -> Check | None:
         parsed = constraints.parse(task.spec.placement.constraints)
     except Unknown:
         return None
-    return lambda info: constraints.matches(parsed, info.node)
+    return lambda info: constraints.violated(parsed, info.node)
 
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -95,30 +112,39 @@ def _platform(task: api.Task) -> Check | None:
     if not wanted:
         return None
 
-    def check(info: NodeInfo) -> bool:
+    missing = ", ".join(f"{os or 'any'}/{arch or 'any'}" for os, arch in wanted)
+
+    def check(info: NodeInfo) -> str:
         if not info.node.description.HasField("platform"):
-            return False
+            return missing
         have = info.node.description.platform
         arch = _ARCHITECTURES.get(have.architecture, have.architecture)
-        return any((not os or os == have.os) and (not a or a == arch) for os, a in wanted)
+        return "" if any((not os or os == have.os) and (not a or a == arch) for os, a in wanted) else missing
 
     return check
 
 
 def _host_ports(task: api.Task) -> Check | None:
     wanted = host_ports(task)
-    return (lambda info: not wanted & info.ports) if wanted else None
+    if not wanted:
+        return None
+
+    def check(info: NodeInfo) -> str:
+        taken = wanted & info.ports
+        return ", ".join(f"{port}/{api.PortConfig.Protocol.Name(protocol).lower()}" for protocol, port in sorted(taken)) if taken else ""
+
+    return check
 
 
 def _max_replicas(task: api.Task) -> Check | None:
     limit, service = task.spec.placement.max_replicas, task.service_id
-    return (lambda info: info.by_service.get(service, 0) < limit) if limit else None
+    return (lambda info: "" if info.by_service.get(service, 0) < limit else str(limit)) if limit else None
 
 
 def _cluster_volumes(task: api.Task) -> Check | None:
     """Cluster volumes are not supported yet: a task that wants one fits nowhere, and says so."""
     if any(m.type == api.Mount.Type.CLUSTER for m in task.spec.container.mounts):
-        return lambda _info: False
+        return lambda _info: "cluster volumes"
     return None
 
 
@@ -145,10 +171,14 @@ class Pipeline:
     def passes(self, info: NodeInfo) -> bool:
         """Whether every filter lets the node through; the first that does not is counted."""
         for f, check in self._checks:
-            if not check(info):
+            if check(info):
                 self._refused[f.name] = self._refused.get(f.name, 0) + 1
                 return False
         return True
+
+    def refusal(self, info: NodeInfo) -> tuple[Filter, str] | None:
+        """The filter that does not let the node through, and what the node lacks; None when it suits. Not counted."""
+        return next(((f, lacking) for f, check in self._checks if (lacking := check(info))), None)
 
     def explain(self) -> str:
         """The refusals, most frequent first; equal counts in filter order. Empty when nothing was refused."""

@@ -34,9 +34,13 @@ def discrete_of(kind: str, value: int) -> api.GenericResource:
     return api.GenericResource(discrete_resource_spec=api.DiscreteGenericResource(kind=kind, value=value))
 
 
-def enough(left: Sequence[api.GenericResource], wanted: Iterable[api.GenericResource]) -> bool:
-    """Whether every reservation can be satisfied, each judged on its own."""
-    return all(_enough_of(left, w) for w in wanted)
+def lacking(left: Sequence[api.GenericResource], wanted: Iterable[api.GenericResource]) -> str:
+    """The kind of the first reservation that cannot be satisfied, each judged on its own; empty when all can."""
+    return next((_kind_of(w) for w in wanted if not _enough_of(left, w)), "")
+
+
+def _kind_of(wanted: api.GenericResource) -> str:
+    return wanted.discrete_resource_spec.kind or wanted.named_resource_spec.kind or "a generic resource"
 
 
 def _enough_of(left: Sequence[api.GenericResource], wanted: api.GenericResource) -> bool:
@@ -53,7 +57,7 @@ def _weight(item: api.GenericResource, kind: str) -> int:
 
 
 def claim(left: Sequence[api.GenericResource], wanted: Iterable[api.GenericResource]) -> list[api.GenericResource]:
-    """What a task gets: one entry for an amount, the first n names of a set. Call only when `enough`."""
+    """What a task gets: one entry for an amount, the first n names of a set. Call only when nothing is `lacking`."""
     got: list[api.GenericResource] = []
     for w in wanted:
         kind, amount = w.discrete_resource_spec.kind, w.discrete_resource_spec.value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pyswarm.api import tasks as task_facts
 from pyswarm.api import v1 as api
-from pyswarm.manager.scheduler.nodeinfo import NodeInfo, version_of
+from pyswarm.manager.scheduler.nodeinfo import NodeInfo, occupies, version_of
 from pyswarm.manager.store import Action, Event, Kind, View
 
 S = api.TaskState
@@ -52,7 +52,7 @@ class Mirror:
         if info is None:
             info = self.nodes[node.id] = NodeInfo(node)
             for task in self.tasks.values():
-                if task.node_id == node.id and task.status.state >= S.ASSIGNED:
+                if task.node_id == node.id and occupies(task):
                     info.add(task)  # it was here before its node object, or outlived the one before
         info.set_node(node)
 
@@ -90,7 +90,7 @@ class Mirror:
             self._ever_preassigned.add(task.id)
             return True
         self.preassigned.pop(task.id, None)
-        if task.node_id in self.nodes:
+        if occupies(task) and task.node_id in self.nodes:
             self.nodes[task.node_id].add(task)
         return False
 

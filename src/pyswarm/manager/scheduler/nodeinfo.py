@@ -31,6 +31,11 @@ def is_active(task: api.Task) -> bool:
     return task.desired_state <= api.TaskState.COMPLETE
 
 
+def occupies(task: api.Task) -> bool:
+    """Whether a task counts on its node: it was given to it, and has not ended."""
+    return bool(task.node_id) and api.TaskState.ASSIGNED <= task.status.state <= api.TaskState.RUNNING
+
+
 @dataclass(slots=True)
 class NodeInfo:
     """A node with the tasks on it. `cpus` in nano CPUs and `memory` in bytes are what is left; both may be negative."""
