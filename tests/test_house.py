@@ -41,6 +41,10 @@ DECISIONS = (
     "manager/orchestrator/*.py",
     "manager/rolemanager.py",
     "manager/scheduler/*.py",
+    "manager/why/nodes.py",
+    "manager/why/reasons.py",
+    "manager/why/updates.py",
+    "manager/why/walk.py",
     "raft/filter.py",
     "raft/membership.py",
 )

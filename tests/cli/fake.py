@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from pyswarm.api import times
 from pyswarm.api import v1 as api
+from pyswarm.api.private import why_pb2, why_pb2_grpc
 from pyswarm.api.swarmkit import ca_pb2_grpc, control_pb2_grpc, logbroker_pb2_grpc
 
 KINDS = ("Cluster", "Node", "Service", "Task", "Secret", "Config", "Network")
@@ -56,7 +57,7 @@ def name_of(kind: str, stored: object) -> str:
     return stored.spec.annotations.name  # type: ignore[attr-defined]
 
 
-class Manager(control_pb2_grpc.ControlServicer, ca_pb2_grpc.CAServicer, logbroker_pb2_grpc.LogsServicer):
+class Manager(control_pb2_grpc.ControlServicer, ca_pb2_grpc.CAServicer, logbroker_pb2_grpc.LogsServicer, why_pb2_grpc.WhyServicer):
     """Objects by kind and ID; `calls` has every request; `failures` maps a method to its error, `holding` to what it waits for."""
 
     def __init__(self) -> None:
@@ -68,6 +69,7 @@ class Manager(control_pb2_grpc.ControlServicer, ca_pb2_grpc.CAServicer, logbroke
         self.messages: list[api.LogMessage] = []
         self.breaks: list[tuple[grpc.StatusCode, str]] = []
         self.more: list[api.LogMessage] = []
+        self.explanations = why_pb2.ExplainResponse()
 
     def add(self, stored: object) -> None:
         """Store an object."""
@@ -89,6 +91,11 @@ class Manager(control_pb2_grpc.ControlServicer, ca_pb2_grpc.CAServicer, logbroke
         """CA.GetUnlockKey."""
         self.note("GetUnlockKey", request, context)
         return api.GetUnlockKeyResponse(unlock_key=self.key)
+
+    def Explain(self, request: object, context: grpc.ServicerContext) -> object:  # noqa: N802
+        """Why.Explain."""
+        self.note("Explain", request, context)
+        return self.explanations
 
     def SubscribeLogs(self, request: object, context: grpc.ServicerContext) -> Iterator[object]:  # noqa: N802
         """Logs.SubscribeLogs."""
@@ -166,6 +173,7 @@ def serve(manager: Manager, path: Path) -> Iterator[None]:
     control_pb2_grpc.add_ControlServicer_to_server(manager, server)
     ca_pb2_grpc.add_CAServicer_to_server(manager, server)
     logbroker_pb2_grpc.add_LogsServicer_to_server(manager, server)
+    why_pb2_grpc.add_WhyServicer_to_server(manager, server)
     server.add_secure_port(f"unix:{path}", grpc.ssl_server_credentials([(key, certificate)]))
     server.start()
     try:

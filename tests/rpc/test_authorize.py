@@ -66,6 +66,7 @@ EXPECTED = {
     "RaftMembership.Join": ONLY_MANAGERS,
     "RaftMembership.Leave": ONLY_MANAGERS,
     "Watch.Watch": ONLY_MANAGERS,
+    "Why.Explain": ONLY_MANAGERS,
 }
 
 

@@ -138,7 +138,7 @@ def test_tables_name_services() -> None:
     names = {service.name for service in roles.services()}
     assert names >= forward.PROXIED_LOCAL | forward.PROXIED_REMOTE | forward.NOT_ON_LOCAL
     assert names - forward.PROXIED_LOCAL - forward.NOT_ON_LOCAL == {"Watch", "Health"}
-    assert names - forward.PROXIED_REMOTE == {"Control", "Watch", "Logs", "Raft", "Health"}
+    assert names - forward.PROXIED_REMOTE == {"Control", "Watch", "Logs", "Raft", "Health", "Why"}
 
 
 CONTROL = control_pb2.DESCRIPTOR.services_by_name["Control"].methods_by_name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyswarm.api import times
+from pyswarm.api import defaults, times
 from pyswarm.api import v1 as api
 
 S = api.TaskState
@@ -29,6 +29,11 @@ def task_time(task: api.Task) -> float:
     if status.HasField("applied_at"):
         return times.seconds_of(status.applied_at)
     return times.seconds_of(status.timestamp) if status.HasField("timestamp") else 0.0
+
+
+def stop_grace_period(spec: api.ContainerSpec) -> float:
+    """Seconds between the stop signal and the kill."""
+    return times.seconds_of(spec.stop_grace_period) if spec.HasField("stop_grace_period") else defaults.STOP_GRACE_PERIOD
 
 
 def display_name(task: api.Task) -> str:

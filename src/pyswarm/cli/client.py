@@ -17,6 +17,7 @@ from pyswarm.rpc.leaf import fetch_leaf, pinned_credentials
 if TYPE_CHECKING:
     import grpc
 
+    from pyswarm.api.private.why_pb2_grpc import WhyStub
     from pyswarm.api.swarmkit.ca_pb2_grpc import CAStub
     from pyswarm.api.swarmkit.control_pb2_grpc import ControlStub
     from pyswarm.api.swarmkit.logbroker_pb2_grpc import LogsStub
@@ -62,6 +63,13 @@ class Client:
         from pyswarm.api.swarmkit.logbroker_pb2_grpc import LogsStub
 
         return LogsStub(self._channel)
+
+    @property
+    def why(self) -> WhyStub:
+        """What explains tasks. Only a manager of pyswarm has it."""
+        from pyswarm.api.private.why_pb2_grpc import WhyStub
+
+        return WhyStub(self._channel)
 
     def ask(self, method: Unary[Q, R], request: Q) -> R:
         """Call a unary method, waiting at most a minute. Raises SwarmError."""

@@ -112,6 +112,16 @@ def service(client: Client, text: str) -> api.Service:
     )
 
 
+def service_named(client: Client, text: str) -> api.Service | None:
+    """The service of that full ID or name, if there is one. Raises InvalidArgument (ambiguous)."""
+    try:
+        return client.ask(client.control.GetService, api.GetServiceRequest(service_id=text)).service
+    except errors.NotFound:
+        filters = api.ListServicesRequest.Filters(names=[text])
+        listed = client.ask(client.control.ListServices, api.ListServicesRequest(filters=filters)).services
+        return pick("service", text, listed, lambda _: text)
+
+
 def network(client: Client, text: str) -> api.Network:
     """The network of that ID, name or ID prefix. Raises NotFound, InvalidArgument (ambiguous)."""
     control = client.control

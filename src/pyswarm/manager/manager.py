@@ -18,6 +18,7 @@ from google.protobuf.descriptor import FileDescriptor
 
 from pyswarm.api import v1 as api
 from pyswarm.api.private import raft_pb2 as private_pb2
+from pyswarm.api.private import why_pb2
 from pyswarm.api.swarmkit import (
     ca_pb2,
     control_pb2,
@@ -58,6 +59,7 @@ from pyswarm.manager.raftservices import RAFT_HEALTH, RaftMembershipService, Raf
 from pyswarm.manager.rolemanager import RoleManager
 from pyswarm.manager.scheduler.scheduler import Scheduler
 from pyswarm.manager.store import Store
+from pyswarm.manager.why.service import WhyService
 from pyswarm.raft.log import ProposalError
 from pyswarm.raft.node import RaftNode, RaftSettings
 from pyswarm.rpc import channel, reach
@@ -259,7 +261,7 @@ class Manager:
         self.ready.set()
 
     def _services(self) -> list[Service]:
-        """Every service of the contract; what has no implementation yet answers UNIMPLEMENTED."""
+        """Every service of the contract and our own; what has no implementation yet answers UNIMPLEMENTED."""
         ca_service = CAService(self.store, self._signer)
         membership = RaftMembershipService(self.raft, self._security.current.node_id, health_probe(self._security))
         nothing = object()
@@ -272,6 +274,7 @@ class Manager:
             raft_pb2.DESCRIPTOR: {"RaftMembership": membership, "Raft": RaftService(self.raft)},
             resource_pb2.DESCRIPTOR: {},
             watch_pb2.DESCRIPTOR: {},
+            why_pb2.DESCRIPTOR: {"Why": WhyService(self.store, self.raft, self._clock)},
         }
         return [
             bind(descriptor, found.get(name, nothing))

@@ -23,7 +23,7 @@ from pyswarm.errors import ResourceExhausted, Unavailable, Unknown
 PROXIED_REMOTE = frozenset({"CA", "NodeCA", "Dispatcher", "RaftMembership", "ResourceAllocator", "LogBroker"})
 """Services that a call on the remote port reaches on the leader; the others answer from local state."""
 
-PROXIED_LOCAL = frozenset({"CA", "NodeCA", "Control", "Logs", "Dispatcher", "ResourceAllocator", "LogBroker"})
+PROXIED_LOCAL = frozenset({"CA", "NodeCA", "Control", "Logs", "Dispatcher", "ResourceAllocator", "LogBroker", "Why"})
 """The same for the control socket."""
 
 NOT_ON_LOCAL = frozenset({"Raft", "RaftMembership"})

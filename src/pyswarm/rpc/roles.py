@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from pyswarm.api.private import auth_pb2
+from pyswarm.api.private import auth_pb2, why_pb2
 from pyswarm.api.swarmkit import (
     ca_pb2,
     control_pb2,
@@ -40,11 +40,11 @@ def access(method: MethodDescriptor) -> Access | None:
 
 
 def services() -> Iterable[ServiceDescriptor]:
-    """Every service of the public wire contract."""
-    for module in (ca_pb2, control_pb2, dispatcher_pb2, health_pb2, logbroker_pb2, raft_pb2, resource_pb2, watch_pb2):
+    """Every service that clients may call: the public wire contract, and what is ours beside it."""
+    for module in (ca_pb2, control_pb2, dispatcher_pb2, health_pb2, logbroker_pb2, raft_pb2, resource_pb2, watch_pb2, why_pb2):
         yield from module.DESCRIPTOR.services_by_name.values()
 
 
 def table() -> Mapping[str, Access | None]:
-    """`Service.Method` to its access, for all methods of the public contract."""
+    """`Service.Method` to its access, for all methods that clients may call."""
     return {f"{service.name}.{method.name}": access(method) for service in services() for method in service.methods}

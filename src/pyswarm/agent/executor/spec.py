@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pyswarm.agent.executor import ExecutorError
-from pyswarm.api import defaults, times
 from pyswarm.api import v1 as api
 
 RESOURCE_PREFIX = "DOCKER_RESOURCE_"
@@ -14,11 +13,6 @@ def container_spec(task: api.Task) -> api.ContainerSpec:
     if task.spec.WhichOneof("runtime") != "container":
         raise ExecutorError("exec: unsupported runtime")
     return task.spec.container
-
-
-def stop_grace_period(spec: api.ContainerSpec) -> float:
-    """Seconds between the stop signal and the kill."""
-    return times.seconds_of(spec.stop_grace_period) if spec.HasField("stop_grace_period") else defaults.STOP_GRACE_PERIOD
 
 
 def resource_environment(task: api.Task) -> list[str]:

@@ -1,10 +1,10 @@
-"""`task ls / inspect / logs / remove` (spec/cli-and-executor, section 10)."""
+"""`task ls / inspect / logs / why / remove` (spec/cli-and-executor, section 10)."""
 
 from __future__ import annotations
 
 from pyswarm.api import v1 as api
 from pyswarm.cli import framework, helptext, resolve
-from pyswarm.cli.commands import logs
+from pyswarm.cli.commands import logs, why
 from pyswarm.cli.framework import Call, no_arguments, one_argument
 from pyswarm.cli.show import tasks
 
@@ -48,6 +48,16 @@ def inspect(call: Call) -> None:
         call.show(tasks.summary(task, names.service(task.service_id), names.node(task.node_id)))
         if slot:
             call.show("\n===> Task Parents\n" + tasks.table(slot, names.node, call.now(), all_tasks=True))
+
+
+COMMAND.declare(
+    "why",
+    one_argument("<task or service>", "task or service missing", "why command takes exactly 1 argument"),
+    summary="Say why a task, or what of a service, is not where it should be",
+    more="A task is named by its ID or its place: web.3, or agent.node-2 for a global service.",
+    example="pyswarmctl task why web\npyswarmctl task why web.3\npyswarmctl task why 0xk1ir8wr85l -o json",
+    flags=[why.OUTPUT],
+)(why.run)
 
 
 @COMMAND.declare(

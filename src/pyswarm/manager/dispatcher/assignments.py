@@ -97,7 +97,7 @@ class Assignments:
             return False
         known = self._tasks.get(task.id)
         self._tasks[task.id] = task
-        released = state > S.RUNNING and self._release(task.id, _task_dependencies(task))
+        released = state > S.RUNNING and self._release(task.id, task_dependencies(task))
         if known is not None and state > S.ASSIGNED and same_task(known, task):
             return released
         if state <= S.RUNNING:
@@ -109,7 +109,7 @@ class Assignments:
         known = self._tasks.pop(task_id, None)
         if known is None:
             return False
-        self._release(task_id, _task_dependencies(known))
+        self._release(task_id, task_dependencies(known))
         self._pending[TASK, task_id] = (REMOVE, api.Task(id=task_id))
         return True
 
@@ -117,7 +117,7 @@ class Assignments:
 
     def _add_task_dependencies(self, view: View, task: api.Task) -> None:
         mounted = {(SECRET, ref.secret_id) for ref in task.spec.container.secrets}
-        for key in _task_dependencies(task):
+        for key in task_dependencies(task):
             # A secret named in the container is sent again for each task that starts to use it.
             self._use(view, key, task.id, again=key in mounted)
 
@@ -126,7 +126,7 @@ class Assignments:
         if user in dependency.users:
             return
         dependency.users.add(user)
-        item = _find(view, key)
+        item = find_dependency(view, key)
         if item is not None and (again or not dependency.sent):
             self._pending[key] = (UPDATE, item)
             dependency.sent = True
@@ -185,7 +185,7 @@ class Assignments:
         return self._release(volume_id, [(SECRET, ref.secret) for ref in known.assignment.secrets])
 
 
-def _task_dependencies(task: api.Task) -> list[Key]:
+def task_dependencies(task: api.Task) -> list[Key]:
     """Secrets and configs of a task, each once."""
     keys: list[Key] = [(r.resource_type, r.resource_id) for r in task.spec.resource_references if r.resource_type in (SECRET, CONFIG)]
     if task.spec.HasField("container"):
@@ -194,7 +194,7 @@ def _task_dependencies(task: api.Task) -> list[Key]:
     return list(dict.fromkeys(keys))
 
 
-def _find(view: View, key: Key) -> api.Secret | api.Config | None:
+def find_dependency(view: View, key: Key) -> api.Secret | api.Config | None:
     """The object to send. A secret kept by an external driver has no value here, and no driver can be asked for it yet."""
     if key[0] == CONFIG:
         return view.configs.get(key[1])

@@ -28,6 +28,7 @@ S = api.TaskState
 U = api.UpdateStatus
 STEP = 200
 """Changes to a decision, about."""
+_CAUSE = "due to failure or early termination of task "
 Occupied = tuple[Slot, Sequence[api.Task]]
 
 
@@ -147,6 +148,11 @@ def _leaving(tasks: Sequence[api.Task], config: Config) -> Sequence[api.Task]:
     return [t for t in tasks if t is not stays]
 
 
+def blamed(status: api.UpdateStatus) -> str:
+    """Id of the task whose failure ended the update; empty when none did."""
+    return status.message.partition(_CAUSE)[2]
+
+
 def _failed(service: api.Service, config: Config, task_id: str) -> api.Service:
     """The service after one failure too many: paused, or turned back to its previous spec.
 
@@ -156,7 +162,7 @@ def _failed(service: api.Service, config: Config, task_id: str) -> api.Service:
     service = copy_of(service)
     status = service.update_status
     rollback = status.state == U.ROLLBACK_STARTED
-    cause = f"due to failure or early termination of task {task_id}"
+    cause = f"{_CAUSE}{task_id}"
     if config.action == api.UpdateConfig.ROLLBACK and not rollback and service.HasField("previous_spec"):
         status.state, status.message = U.ROLLBACK_STARTED, f"update rolled back {cause}"
         service.spec.CopyFrom(service.previous_spec)

@@ -37,6 +37,7 @@ class Filter:
 
 
 _AVAILABILITIES = {number: name for name, number in api.NodeSpec.Availability.items()}
+_PROTOCOLS: dict[int, str] = {number: name.lower() for name, number in api.PortConfig.Protocol.items()}
 _STATES = {number: name for name, number in api.NodeStatus.State.items()}
 
 
@@ -131,7 +132,7 @@ def _host_ports(task: api.Task) -> Check | None:
 
     def check(info: NodeInfo) -> str:
         taken = wanted & info.ports
-        return ", ".join(f"{port}/{api.PortConfig.Protocol.Name(protocol).lower()}" for protocol, port in sorted(taken)) if taken else ""
+        return ", ".join(f"{port}/{_PROTOCOLS.get(protocol, protocol)}" for protocol, port in sorted(taken)) if taken else ""
 
     return check
 

@@ -49,12 +49,11 @@ class Mirror:
 
     def _set_node(self, node: api.Node) -> None:
         info = self.nodes.get(node.id)
-        if info is None:
-            info = self.nodes[node.id] = NodeInfo(node)
-            for task in self.tasks.values():
-                if task.node_id == node.id and occupies(task):
-                    info.add(task)  # it was here before its node object, or outlived the one before
-        info.set_node(node)
+        if info is not None:
+            info.set_node(node)
+        else:
+            # Tasks may have been here before their node object, or have outlived the one before.
+            self.nodes[node.id] = NodeInfo.of(node, self.tasks.values())
 
     def _on_task(self, action: Action, task: api.Task) -> bool:
         if action is Action.REMOVE:

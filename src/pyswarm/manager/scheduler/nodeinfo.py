@@ -50,6 +50,16 @@ class NodeInfo:
     ports: set[Port] = field(default_factory=set)
     failures: dict[Version, list[float]] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, node: api.Node, tasks: Iterable[api.Task]) -> NodeInfo:
+        """The node with those of the tasks that count on it."""
+        info = cls(node, {t.id: t for t in tasks if t.node_id == node.id and occupies(t)})
+        for task in info.tasks.values():
+            info._count(task, 1)
+            info.ports |= host_ports(task)
+        info.set_node(node)
+        return info
+
     def set_node(self, node: api.Node) -> None:
         """Take over a changed node object; what is left follows its new description."""
         self.node = node

@@ -152,6 +152,10 @@ class Table(Generic[T]):
             case AnyOf(parts):
                 return list(dict.fromkeys(i for part in parts for i in self.ids(part)))
 
+    def unordered(self, selector: Selector) -> list[str]:
+        """As `ids`, in no particular order: sorting is most of the cost where there are very many."""
+        return list(self._index(selector.index).get(selector.key, ())) if isinstance(selector, Exact) else self.ids(selector)
+
     def _ids_by_prefix(self, index: str, prefix: str, under: str | None) -> list[str]:
         if index == "name" and not self.schema.name_prefix:
             raise InvalidFind

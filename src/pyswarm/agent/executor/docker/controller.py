@@ -19,8 +19,9 @@ from pyswarm.agent.executor.docker.making import Maker
 from pyswarm.agent.executor.docker.patience import Patience
 from pyswarm.agent.executor.docker.state import Container, Verdict, container_status, judge_exit, judge_health, port_status
 from pyswarm.agent.executor.memory import TaskFiles
-from pyswarm.agent.executor.spec import container_spec, stop_grace_period
+from pyswarm.agent.executor.spec import container_spec
 from pyswarm.api import v1 as api
+from pyswarm.api.tasks import stop_grace_period
 from pyswarm.clock import Clock
 
 RETRY = 1.0

@@ -14,8 +14,9 @@ from pyswarm.agent.executor.memory import TaskFiles
 from pyswarm.agent.executor.process.output import read_output, selection
 from pyswarm.agent.executor.process.recipe import Recipe
 from pyswarm.agent.executor.process.supervised import Supervised
-from pyswarm.agent.executor.spec import container_spec, stop_grace_period
+from pyswarm.agent.executor.spec import container_spec
 from pyswarm.api import v1 as api
+from pyswarm.api.tasks import stop_grace_period
 from pyswarm.clock import Clock
 
 _NANO = 1_000_000_000
