@@ -29,7 +29,7 @@ TREE = {
     },
     "secret": {"create": "df", "inspect": "", "ls": "q", "remove": ""},
     "service": {"create": "", "inspect": "a", "logs": "f", "ls": "q", "remove": "", "update": ""},
-    "task": {"inspect": "", "logs": "f", "ls": "aq", "remove": ""},
+    "task": {"inspect": "", "logs": "f", "ls": "aq", "remove": "", "why": "o"},
 }
 BOTH = """\
 args strings, bind strings, command strings, constraint strings, cpu-limit string, cpu-reservation string, env strings,

@@ -76,6 +76,7 @@ def test_every_socket_works(cluster: Cluster) -> None:
         ask_at(cluster, name)
         write(cluster, name)
         assert value(cluster) == name
+        assert cluster.ask("task", "why", "redis") == "redis: all 4 tasks are as wanted\n"
         assert managers(cluster).keys() == set(MANAGERS)
         assert leader(cluster) == "node-1"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 import pytest
-from tools.cluster import Cluster
+from tools.cluster import Cluster, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 CREATE = ("service", "create", "--name", "a", "--image", "x", "--replicas", "0")
@@ -62,3 +62,12 @@ def test_sizes_and_names(cluster: Cluster, tmp_path: pathlib.Path, kind: str, li
     file.write_bytes(b"x" * (limit - 1))
     cluster.ask(kind, "create", "sized", "--file", str(file))
     assert f"{kind} SIZED already exists" in cluster.run(kind, "create", "SIZED", "--file", str(file)).stderr
+
+
+def test_why_a_task_gets_no_node(small: Cluster) -> None:
+    """A task that fits nowhere says what the nodes lack, as soon as it waits."""
+    small.ask("service", "create", "--name", "large", "--image", "x", "--memory-reservation", "900t", "--command", "true")
+    lacking = "large.1: no suitable node: the only node lacks the memory it reserves (900 TiB)\n"
+    until("the task waits", lambda: small.ask("task", "why", "large.1") == lacking)
+    assert small.ask("task", "why", "large") == "large: 0 of 1 task as wanted\n" + lacking
+    small.ask("service", "rm", "large")

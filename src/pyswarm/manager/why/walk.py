@@ -150,13 +150,17 @@ def _service(store: Store, service_id: str) -> api.Service:
 def _places(store: Store, service: api.Service) -> Walk[Sequence[Place]]:
     """The places that have tasks, in ascending order."""
     found: set[Place] = set()
-    for number, task_id in enumerate(store.tasks.unordered(by.service(service.id)), 1):
+    listed = store.tasks.unordered(by.service(service.id))
+    yield
+    for number, task_id in enumerate(listed, 1):
         task = store.tasks.get(task_id)
         if task is not None:
             found.add(_place_of(service, task))
         if number % PIECE == 0:
             yield
-    return sorted(found, key=lambda place: place)
+    ordered = sorted(found, key=lambda place: place)
+    yield
+    return ordered
 
 
 def _place_of(service: api.Service, task: api.Task) -> Place:
