@@ -58,7 +58,7 @@ def finish(work: Walk[R]) -> R:
 
 def gathered(world: World) -> walk.Gathered:
     """As the service has it."""
-    return walk.Gathered(world.store, world.now, ORPHAN_AFTER)
+    return walk.Gathered(world.store, world.now + world.skew, ORPHAN_AFTER)
 
 
 def why(world: World, task_id: str) -> pb.Explanation:

@@ -7,9 +7,11 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pyswarm.api import times
 from pyswarm.api import v1 as api
 from pyswarm.api.private import why_pb2 as pb
 from pyswarm.api.tasks import is_runnable
+from pyswarm.manager.scheduler.filters import FILTERS
 from pyswarm.manager.why import walk
 from tests.manager.orchestrator.test_property import CONFIGS, EVENTS, EXAMPLES, FATES, NODES, POLICIES, happen
 from tests.manager.why.support import Whole, finish, why, why_service
@@ -37,6 +39,29 @@ def check(told: pb.Explanation, of: api.Task) -> None:
         assert (of.status.state == S.RUNNING) == is_runnable(of), of
 
 
+def check_against_decisions(world: Whole) -> None:
+    """At rest, what the loops wrote down and when they want to look again is what the explanations say."""
+    for one in world.tasks():
+        told = why(world, one.id)
+        reason = told.WhichOneof("reason")
+        assert reason not in {"awaits_allocation", "awaits_scheduler", "node_drained"}, told
+        if reason == "no_suitable_node" and one.spec_version.index >= world.service().spec_version.index:
+            assert told.status_err == sentence_of(told), told
+        if reason in {"awaits_delay", "awaits_predecessor"}:
+            until = times.seconds_of(getattr(told, reason).until) - world.skew
+            assert any(abs(until - at) < 0.001 for runner in world.runners for at in runner.wakes.values()), told
+
+
+def sentence_of(told: pb.Explanation) -> str:
+    """The scheduler's text, put together from the refusals."""
+    refused: dict[str, int] = {}
+    for refusal in told.no_suitable_node.refusals:
+        refused[refusal.filter] = refused.get(refusal.filter, 0) + refusal.nodes
+    used = [(f, refused[f.name]) for f in FILTERS if f.name in refused]
+    text = "; ".join(f.explain(n) for f, n in sorted(used, key=lambda pair: -pair[1]))
+    return text if told.node_id else f"no suitable node ({text})"
+
+
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     replicas=st.one_of(st.none(), st.integers(0, 4)),
@@ -54,7 +79,7 @@ def test_lives(
     fates: list[Fate],
     history: list[tuple[str, Any]],
 ) -> None:
-    """Whatever happens to a service, each of its tasks has one reason that fits; in rest, wanted places are told or as wanted."""
+    """Whatever happens to a service, each of its tasks has one reason that fits; at rest the reasons are those of the loops."""
     world = Whole(cluster(3), *(node(n) for n in NODES), fate=lambda t: fates[int(t.id[3:]) % len(fates)])
     world.put(service(replicas=replicas, policy=policy, update=update, rollback=back))
     for what, value in history:
@@ -66,6 +91,7 @@ def test_lives(
         told = why_service(world).service
         assert 0 <= told.missing <= told.wanted
     world.run(3)
+    check_against_decisions(world)
     answer = why_service(world)
     places = {(told.slot, told.node_id if told.place_is_node else "") for told in answer.explanations}
     assert len(places) == len(answer.explanations)
