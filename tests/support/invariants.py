@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pyswarm.api import v1 as api
 from pyswarm.manager.orchestrator import slots, tasklife
 from pyswarm.manager.orchestrator.reaper import limit_of
+from pyswarm.manager.orchestrator.rolling import rolling_back
 from pyswarm.manager.store import Action, Event, View, by
 
 S = api.TaskState
@@ -24,7 +25,8 @@ def check_slots(view: View) -> None:
     """At most one task of a slot is meant to run; two while a service may be updated start-first."""
     for service in view.services:
         specs = (service.spec, service.previous_spec)
-        start_first = any(api.UpdateConfig.START_FIRST in {s.update.order, s.rollback.order} for s in specs)
+        # What a rollback turns back may have been begun start-first: of that spec nothing is left.
+        start_first = rolling_back(service) or any(api.UpdateConfig.START_FIRST in {s.update.order, s.rollback.order} for s in specs)
         by_node = slots.is_global(service)
         for slot in slots.group(view.tasks.find(by.service(service.id)), by_node=by_node).values():
             runnable = slot.runnable
