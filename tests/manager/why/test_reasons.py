@@ -117,6 +117,8 @@ def test_own_node_refuses() -> None:
     told = why_place(world, "n2")
     assert told.place_is_node
     assert [(r.lacking, r.nodes) for r in told.no_suitable_node.refusals] == [("CPUs", 1)]
+    world.edit_node("n2", state=UNKNOWN)
+    assert [(r.lacking, r.nodes) for r in why_place(world, "n2").no_suitable_node.refusals] == [("UNKNOWN", 1)]
 
 
 def test_about_to_be_placed() -> None:
@@ -139,9 +141,14 @@ def test_restart_delay() -> None:
     assert seconds(waits.until) == pytest.approx(ended + 30, abs=0.1)
     assert (waits.attempt, waits.max_attempts, waits.predecessor) == (1, 3, first)
     assert (waits.error, waits.exit_code) == ("task: non-zero exit (3)", 3)
-    assert why(world, first).failed.replaced_by == world.live()[0].id
+    second = world.live()[0].id
+    assert why(world, first).failed.replaced_by == second
     world.run(25)
     assert why_place(world).WhichOneof("reason") == "as_wanted"
+    world.say(second, S.FAILED, "again")
+    world.run(29)
+    waits = why_place(world).awaits_delay
+    assert (waits.attempt, waits.predecessor, waits.error) == (2, second, "again")
 
 
 def test_ended_before_it_was_let_go() -> None:
@@ -207,6 +214,13 @@ def test_starting() -> None:
     assert world.now - seconds(told.starting.since) == pytest.approx(10, abs=0.2)
     world.say(told.task_id, S.STARTING, "engine restarting")
     assert why_place(world).starting.error == "engine restarting"
+
+
+def test_ready_and_let_go() -> None:
+    """A first task waits for nothing: once it is ready it is starting, whatever the restart delay."""
+    world = Whole(cluster(), *nodes(), service(policy=restart(delay=600.0)))
+    until_state(world, _first(world), S.READY)
+    assert why_place(world).WhichOneof("reason") == "starting"
 
 
 def test_missing_dependency() -> None:
@@ -367,7 +381,7 @@ def test_paused_node() -> None:
 
 def test_service_gone() -> None:
     """A task outlives its service until it has stopped."""
-    world = Whole(cluster(), *nodes(), service(), fate=lambda _: Fate(stop=30.0))
+    world = Whole(cluster(), *nodes(), service(policy=restart(NONE)), fate=lambda _: Fate(stop=30.0))
     world.run(5)
     task_id = world.live()[0].id
     world.remove_service()
@@ -375,6 +389,9 @@ def test_service_gone() -> None:
     told = why(world, task_id)
     assert (told.WhichOneof("reason"), told.service_name) == ("service_gone", "svc")
     assert world.now - seconds(told.service_gone.since) == pytest.approx(5, abs=0.1)
+    assert seconds(told.service_gone.grace) == 10
+    world.say(task_id, S.FAILED, "bang")
+    assert (why(world, task_id).failed.error, why(world, task_id).failed.gives_up) == ("bang", pb.Failed.NO)
 
 
 def test_rejected_by_the_enforcer() -> None:
@@ -411,3 +428,38 @@ def test_tasks_of_jobs() -> None:
         made.status.state = state
         world.change(Create(made))
     assert (why_place(world, 1, "job").task_id, why_place(world, 1, "job").WhichOneof("reason")) == ("new", "as_wanted")
+
+
+def test_only_failures_in_a_row_count() -> None:
+    """A task that was told to leave did not fail, and ends the row of those that did."""
+    world = Whole(cluster(), *nodes(), service(policy=restart(ANY, delay=0.0)))
+    world.run(5)
+    world.say(world.live()[0].id, S.FAILED, "bang")
+    world.run(5)
+    world.edit_node(world.live()[0].node_id, availability=DRAIN)
+    world.run(5)
+    last = world.live()[0].id
+    world.say(last, S.FAILED, "bang")
+    assert (why(world, last).failed.times, len(world.tasks())) == (1, 3)
+
+
+def test_ended_too_early() -> None:
+    """A task that is always to run did not do so when it ended, however well it ended."""
+    world = Whole(cluster(), *nodes(), service(policy=restart(ANY, delay=0.0)))
+    world.run(5)
+    old = world.live()[0].id
+    world.say(old, S.COMPLETE)
+    world.run(5)
+    told = why(world, old)
+    assert (told.state, told.failed.replaced_by) == (S.COMPLETE, world.live()[0].id)
+
+
+def test_stopping_what_no_agent_has() -> None:
+    """Nothing has to be stopped of a task that never got to a node."""
+    world = Whole(cluster(), service())
+    world.run(5)
+    unwanted = copy_of(world.live()[0])
+    unwanted.desired_state = S.SHUTDOWN
+    world.change(Update(unwanted))
+    told = why(world, unwanted.id)
+    assert (told.WhichOneof("reason"), seconds(told.stopping.grace)) == ("stopping", 0.0)
