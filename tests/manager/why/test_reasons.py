@@ -163,6 +163,8 @@ def test_ended_before_it_was_let_go() -> None:
     told = why_place(world).failed
     assert (told.error, told.times) == ("exec: bad", 2)
     assert seconds(told.restart_at) == pytest.approx(ended + 30, abs=0.1)
+    world.now += 60
+    assert not why_place(world).failed.HasField("restart_at")
 
 
 def test_gives_up() -> None:

@@ -117,6 +117,7 @@ def test_update_under_way() -> None:
     world.run(400)
     update = why_service(world).service.update
     assert (update.state, update.pending, update.HasField("completed_at")) == (api.UpdateStatus.COMPLETED, 0, True)
+    assert update.parallelism == 0  # no numbers are gathered for what is over
     assert counts(world) == (5, 5, 0)
 
 
@@ -152,6 +153,53 @@ def test_jobs() -> None:
         world.change(Create(made))
     told = why_service(world, "job").service
     assert (told.wanted, told.as_wanted, told.missing, told.max_concurrent) == (5, 2, 3, 2)
+
+
+def test_what_speaks_for_a_place_of_a_job() -> None:
+    """A completed task, though a later one was begun; of an earlier iteration none; one that is to be removed neither."""
+    job = service("job", replicas=0)
+    job.spec.replicated_job.total_completions = 3
+    job.job_status.job_iteration.index = 4
+    world = Whole(cluster(), node("n1"), job)
+    for task_id, slot, state, desired, iteration in (
+        ("done", 0, S.COMPLETE, S.COMPLETE, 4),
+        ("late", 0, S.SHUTDOWN, S.SHUTDOWN, 4),
+        ("before", 1, S.FAILED, S.SHUTDOWN, 3),
+        ("given-up", 2, S.FAILED, S.REMOVE, 4),
+    ):
+        made = task(task_id, slot, state, desired, of=job, on="n1")
+        made.job_iteration.index = iteration
+        world.change(Create(made))
+    assert why_place(world, 0, "job").task_id == "done"
+    assert (reasons(why_service(world, "job")), counts(world, "job")) == ([], (3, 1, 2))
+
+
+def test_what_speaks_for_a_place_of_a_service() -> None:
+    """What is meant to run, though a later one has ended."""
+    web = service("web", 1)
+    world = Whole(cluster(), node("n1"))
+    write(world.store, web, task("runs", 1, of=web, on="n1", made=1.0), task("ended", 1, S.FAILED, S.SHUTDOWN, of=web, on="n1", made=2.0))
+    assert (why_place(world, 1, "web").task_id, counts(world, "web")) == ("runs", (1, 1, 0))
+    assert why_service(world, "web").service.as_wanted == 1
+
+
+def test_paused_node_of_others() -> None:
+    """A paused node is no place of a global service because of what others have there."""
+    world = Whole(cluster(), node("n1", availability=PAUSE), node("n2"), service(replicas=None))
+    write(world.store, task("other", 1, of=service("web"), on="n1"))
+    world.run(5)
+    assert counts(world) == (1, 1, 0)
+
+
+def test_update_of_nodes_in_reach() -> None:
+    """An update does not wait for nodes on which the service has no place."""
+    world = Whole(cluster(), node("n1"), node("n2"), service(replicas=None, update=config(1, delay=60.0, monitor=70.0)))
+    world.run(5)
+    world.edit_node("n1", availability=PAUSE)
+    world.set_image("v:2")
+    world.run(5)
+    update = why_service(world).service.update
+    assert (update.state, update.pending, update.busy) == (api.UpdateStatus.UPDATING, 0, 1)
 
 
 def test_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
