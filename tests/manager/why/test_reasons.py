@@ -10,7 +10,7 @@ from pyswarm.api.private import why_pb2 as pb
 from pyswarm.manager.changes import Create, Update
 from pyswarm.manager.store import copy_of
 from tests.manager.why.support import ORPHAN_AFTER, Whole, why, why_place
-from tests.support.swarm import ANY, NONE, ON_FAILURE, cluster, config, node, restart, service
+from tests.support.swarm import ANY, NONE, ON_FAILURE, cluster, config, node, restart, service, task
 from tests.support.world import Fate
 
 S = api.TaskState
@@ -99,6 +99,34 @@ def test_room_taken_by_others() -> None:
     world.run(5)
     assert [why_place(world, n).WhichOneof("reason") for n in (1, 2)] == ["as_wanted", "no_suitable_node"]
     assert why_place(world, 2).status_err == "no suitable node (insufficient resources on 1 node)"
+
+
+def test_what_counts_on_a_node() -> None:
+    """Host ports and the number of a service's tasks count as long as a task lives there, and no longer."""
+    first = service(replicas=2)
+    first.spec.task.placement.max_replicas = 1
+    first.spec.endpoint.ports.add(published_port=80, publish_mode=api.PortConfig.HOST)
+    second = service("other")
+    second.spec.endpoint.CopyFrom(first.spec.endpoint)
+    world = Whole(cluster(), node("n1"), first)
+    world.run(5)
+    world.put(second)
+    world.run(5)
+    assert [r.lacking for r in why_place(world, 1, "other").no_suitable_node.refusals] == ["80/tcp"]
+    less = copy_of(world.live()[1])
+    less.spec.placement.max_replicas, less.endpoint.ports[0].published_port = 1, 81
+    world.change(Update(less))
+    assert [(r.filter, r.lacking) for r in why_place(world, 2).no_suitable_node.refusals] == [("max replicas", "1")]
+    world.scale(0)
+    world.run(5)
+    assert why_place(world, 1, "other").WhichOneof("reason") == "as_wanted"
+    ended = task("ended", 9, S.FAILED, S.SHUTDOWN, of=first, on="n2")
+    ended.endpoint.ports.extend(first.spec.endpoint.ports)
+    world.change(Create(node("n2")), Create(ended))
+    world.scale(1, "svc")
+    while not world.live() or world.live()[0].status.state < S.PENDING:
+        assert world.step()
+    assert why_place(world, 1).awaits_scheduler.suitable == 1
 
 
 def test_no_nodes() -> None:
