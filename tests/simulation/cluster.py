@@ -109,6 +109,7 @@ class Cluster:
         user = User(name, self.network, chance, self.trace, self.histories, self._addresses, self.scenario.services)
         if self.scenario.busy:
             user.pause = 0.2
+        user.jobs = self.scenario.jobs
         return user
 
     # --- members

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pyswarm.api import v1 as api
-from pyswarm.api.tasks import task_time
+from pyswarm.api.tasks import is_runnable, task_time
 from pyswarm.manager.orchestrator import nodes, restart
 from pyswarm.manager.orchestrator.situation import Situation
 from pyswarm.manager.orchestrator.slots import Slot
@@ -42,7 +42,7 @@ def release_at(situation: Situation, slot: Slot, task: api.Task) -> float:
     earlier = [t for t in slot.tasks if by_creation(t) < by_creation(task)]
     if not earlier:
         return due(created(task), restart.delay(task.spec), now)
-    if earlier[-1].desired_state <= S.RUNNING:
+    if is_runnable(earlier[-1]):
         return now
     at = due(created(task), _delay(situation, earlier, task), now)
     if any(_has_to_stop(situation, t) for t in earlier):
@@ -74,5 +74,5 @@ def _had_ended(predecessor: api.Task, task: api.Task) -> bool:
 
 def _has_to_stop(situation: Situation, task: api.Task) -> bool:
     """An agent has it and will report its end. What was never assigned counts as stopped, and so does what is on a lost node."""
-    alive = S.ASSIGNED <= task.status.state <= S.RUNNING and task.desired_state > S.RUNNING
+    alive = S.ASSIGNED <= task.status.state <= S.RUNNING and not is_runnable(task)
     return alive and bool(task.node_id) and not nodes.is_down(situation.node(task.node_id))

@@ -27,13 +27,14 @@ def delay(spec: api.TaskSpec) -> float:
 
 def may_restart(records: Sequence[api.Task], task: api.Task) -> bool:
     """Whether the policy in the task's own spec allows a replacement. `records` are its slot's, oldest first."""
+    if task.status.state == S.COMPLETE and task.HasField("job_iteration"):
+        return False
     if not task.spec.HasField("restart"):
         return True
     policy = task.spec.restart
     if policy.condition == RestartPolicy.NONE:
         return False
-    job = task.HasField("job_iteration")
-    if task.status.state == S.COMPLETE and (job or policy.condition == RestartPolicy.ON_FAILURE):
+    if task.status.state == S.COMPLETE and policy.condition == RestartPolicy.ON_FAILURE:
         return False
     return not policy.max_attempts or _used(records, task) < policy.max_attempts
 
