@@ -357,7 +357,7 @@ class World:
     def _reported(self, task: api.Task, state: api.TaskState.ValueType) -> api.Task:
         moved = copy_of(task)
         moved.status.state = state
-        moved.status.timestamp.CopyFrom(times.timestamp(self.now))
+        moved.status.timestamp.CopyFrom(times.timestamp(self.now + (self.skew if state <= S.ASSIGNED else 0.0)))
         if state > S.ASSIGNED:
             moved.status.applied_at.CopyFrom(times.timestamp(self.now + self.skew))
         return moved

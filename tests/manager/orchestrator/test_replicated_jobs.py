@@ -11,7 +11,7 @@ from pyswarm.manager.changes import Change, Create, Update
 from pyswarm.manager.orchestrator.jobs import Jobs
 from pyswarm.manager.orchestrator.orchestrator import Key, ServiceKey, SlotKey
 from tests.support.loops import new_store, settle
-from tests.support.swarm import ANY, NONE, ON_FAILURE, cluster, ids, job, job_task, node, restart
+from tests.support.swarm import ANY, NONE, ON_FAILURE, cluster, ids, job, job_task, node, restart, service
 from tests.support.world import Fate, World
 
 S = api.TaskState
@@ -127,16 +127,17 @@ def test_job_without_status() -> None:
 
 
 def test_new_iteration() -> None:
-    """Live tasks of the old iteration are to be removed, ended ones stay; the new one begins at once, at slot 0. [orchestration 129]
-    [orchestration 130]"""
+    """Live tasks of the old iteration are to be removed, completed ones stay as they are, a failure is not repeated; the new one
+    begins at once, at slot 0. [orchestration 129] [orchestration 130]"""
     svc = job(completions=30, at_once=10, iteration=1)
     live = [job_task(f"l{n}", n, S.RUNNING, of=svc, made=1) for n in range(5, 15)]
     ended = [job_task(f"e{n}", n, S.COMPLETE, of=svc, made=1) for n in range(5)]
     leaving = job_task("leaving", 20, S.RUNNING, S.SHUTDOWN, of=svc, made=1)
-    changes = decided(cluster(), svc, *live, *ended, leaving)
+    failed = job_task("failed", 21, S.FAILED, of=svc, made=1)
+    changes = decided(cluster(), svc, *live, *ended, leaving, failed)
     assert begun(changes) == list(range(10))
     assert {c.obj.job_iteration.index for c in changes if isinstance(c, Create) and isinstance(c.obj, api.Task)} == {1}
-    assert wishes(changes) == dict.fromkeys([t.id for t in (*live, leaving)], "REMOVE")
+    assert wishes(changes) == {"failed": "SHUTDOWN", **dict.fromkeys([t.id for t in (*live, leaving)], "REMOVE")}
 
 
 def test_runs_to_its_end() -> None:
@@ -208,6 +209,18 @@ def test_delayed_start() -> None:
     assert (list(early.changes), early.wake) == ([], 1005.0)
     assert SlotKey("svc", 0) in list(Jobs(ids()).everything(store))
     assert wishes(decided(svc, failed, waiting, key=SlotKey("svc", 0), now=1005.0)) == {"b": "COMPLETE"}
+
+
+@pytest.mark.parametrize("svc", [job(policy=restart(ANY, delay=5)), service(policy=restart(ANY, delay=5))], ids=["job", "service"])
+def test_clock_that_fell_back(svc: api.Service) -> None:
+    """A new leader whose clock is behind waits for the delay between restarts all the same."""
+    world = running(svc, Fate(rejected=True))
+    world.run(1)
+    world.skew = -60.0
+    world.new_leader()
+    world.run(31)
+    made = len({e.obj.id for commit in world.commits for e in commit if isinstance(e.obj, api.Task)})
+    assert 6 <= made <= 10  # one more at the moment of the change; without the delay it is hundreds
 
 
 def test_removed_service() -> None:

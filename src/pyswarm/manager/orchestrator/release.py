@@ -39,15 +39,24 @@ def due(start: float, span: float, now: float) -> float:
 def release_at(situation: Situation, slot: Slot, task: api.Task) -> float:
     """The moment at which a READY task may start; not after `now` when it may already. Seconds since the epoch."""
     now = situation.now
+    made = _made(task)
     earlier = [t for t in slot.tasks if by_creation(t) < by_creation(task)]
     if not earlier:
-        return due(created(task), restart.delay(task.spec), now)
+        return due(made, restart.delay(task.spec), now)
     if is_runnable(earlier[-1]):
         return now
-    at = due(created(task), _delay(situation, earlier, task), now)
+    at = due(made, _delay(situation, earlier, task), now)
     if any(_has_to_stop(situation, t) for t in earlier):
-        at = max(at, due(created(task), STOP_WAIT, now))
+        at = max(at, due(made, STOP_WAIT, now))
     return at
+
+
+def _made(task: api.Task) -> float:
+    """When it was made, by the clock of who leads: its creation is later than that if earlier records are from a clock that was ahead.
+
+    Its status was written since; without this, tasks that fail would be restarted without delay until the clock has caught up.
+    """
+    return min(created(task), task_time(task) or created(task))
 
 
 def _delay(situation: Situation, earlier: Sequence[api.Task], task: api.Task) -> float:
