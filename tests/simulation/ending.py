@@ -52,12 +52,22 @@ def _services(store: Store) -> Iterator[str]:
                 yield f"{name} has {len(running)} of {service.spec.replicated.replicas} tasks running"
         else:
             yield from _global(store, name, running)
-        if old := [short(t.id) for t in running if t.spec.container.image != service.spec.task.container.image and not _rests(store, t)]:
+        waits = any(_waits_for_a_paused_node(store, t) for t in tasks)
+        if not waits and (
+            old := [short(t.id) for t in running if t.spec.container.image != service.spec.task.container.image and not _rests(store, t)]
+        ):
             yield f"{name} is updated, but {old} are not"
-        if service.update_status.state in {api.UpdateStatus.UPDATING, api.UpdateStatus.ROLLBACK_STARTED}:
+        if not waits and service.update_status.state in {api.UpdateStatus.UPDATING, api.UpdateStatus.ROLLBACK_STARTED}:
             yield f"{name} is still being updated"
         if wrong := history_too_long(service, tasks, limit_of(store, service)):
             yield wrong
+
+
+def _waits_for_a_paused_node(store: Store, task: api.Task) -> bool:
+    """It was made for a node that was paused before it got there: it waits until that is active again, and so does an update."""
+    node = store.nodes.get(task.node_id)
+    paused = node is not None and node.spec.availability == Availability.PAUSE
+    return paused and task.status.state == S.PENDING
 
 
 def _rests(store: Store, task: api.Task) -> bool:
@@ -97,7 +107,7 @@ def _tasks(store: Store) -> Iterator[str]:
         lost = node is not None and node.status.state == N.DOWN
         if task.service_id not in store.services and not lost:
             yield f"{place} is left of a service that is gone"
-        if is_runnable(task) and (task.status.state != S.RUNNING or lost):
+        if is_runnable(task) and (task.status.state != S.RUNNING or lost) and not _waits_for_a_paused_node(store, task):
             yield f"{place} is {S.Name(task.status.state)} ({task.status.err})" + (" on a lost node" if lost else "")
         if not is_runnable(task) and task.status.state <= S.RUNNING and not lost:
             yield f"{place} is still {S.Name(task.status.state)}"

@@ -282,7 +282,9 @@ class User:
 
     async def change_node(self) -> None:
         """Drain, pause or activate one."""
-        nodes = [n for n in (await self.call("ListNodes", api.ListNodesRequest())).nodes if n.role == api.NodeRole.WORKER]
+        listed = (await self.call("ListNodes", api.ListNodesRequest())).nodes
+        # A manager that was demoted is a node without an agent here: it is left as it is.
+        nodes = [n for n in listed if n.role == api.NodeRole.WORKER and n.description.hostname]
         if nodes:
             kinds = api.NodeSpec.Availability
             wanted = self._chance.choice((kinds.ACTIVE, kinds.ACTIVE, kinds.PAUSE, kinds.DRAIN))
