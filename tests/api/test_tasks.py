@@ -48,8 +48,9 @@ def test_display_name(fields: dict[str, object], name: str) -> None:
 @pytest.mark.parametrize("state", api.TaskState.values())
 @pytest.mark.parametrize("desired", api.TaskState.values())
 def test_states(state: api.TaskState.ValueType, desired: api.TaskState.ValueType) -> None:
-    """Beyond RUNNING a task is over; until RUNNING it is wanted; unwanted before ASSIGNED it never runs."""
+    """Beyond RUNNING a task is over; until RUNNING, or to be completed, it is wanted; unwanted before ASSIGNED it never runs."""
     made = api.Task(desired_state=desired, status=api.TaskStatus(state=state))
     assert tasks.is_terminal(made) is (state > api.TaskState.RUNNING)
-    assert tasks.is_runnable(made) is (desired <= api.TaskState.RUNNING)
-    assert tasks.will_never_run(made) is (state < api.TaskState.ASSIGNED and desired > api.TaskState.RUNNING)
+    wanted = desired <= api.TaskState.COMPLETE and not desired == state == api.TaskState.COMPLETE
+    assert tasks.is_runnable(made) is wanted
+    assert tasks.will_never_run(made) is (state < api.TaskState.ASSIGNED and not wanted)

@@ -109,6 +109,31 @@ def test_flags_of_create_and_update_differ(dead: Path, run: Run) -> None:
     assert error(run, "service", "create", "--force", status=2) == "unknown flag: --force"
 
 
+def test_jobs(manager: Manager, run: Run) -> None:
+    """Jobs are created and changed by their own flags; what they have not is refused with the reason, and nothing is sent."""
+    base = ("service", "create", "--name", "sums", "--image", "x")
+    run(*base, "--mode", "replicated-job", "--replicas", "9", "--max-concurrent", "3")
+    run(*base, "--mode", "global-job")
+    replicated, everywhere = manager.requests("CreateService")
+    assert isinstance(replicated, api.CreateServiceRequest)
+    assert isinstance(everywhere, api.CreateServiceRequest)
+    assert replicated.spec.replicated_job == api.ReplicatedJob(max_concurrent=3, total_completions=9)
+    assert (everywhere.spec.WhichOneof("mode"), everywhere.spec.HasField("update")) == ("global_job", False)
+    made = b.service(12, "sums")
+    made.spec.CopyFrom(replicated.spec)
+    made.spec.annotations.name = "old"
+    manager.add(made)
+    assert run("service", "update", "old", "--max-concurrent", "5").exit_code == 0
+    (update,) = manager.requests("UpdateService")
+    assert isinstance(update, api.UpdateServiceRequest)
+    assert update.spec.replicated_job == api.ReplicatedJob(max_concurrent=5, total_completions=9)
+    assert error(run, *base, "--max-concurrent", "3") == "--max-concurrent can only be specified in --mode replicated-job"
+    assert error(run, *base, "--mode", "global-job", "--max-concurrent", "3", status=2).startswith("--max-concurrent can only")
+    expected = "--update-delay: a job has no update settings, since an update runs it again from the start"
+    assert error(run, "service", "update", "old", "--update-delay", "1s") == expected
+    assert (len(manager.requests("CreateService")), len(manager.requests("UpdateService"))) == (2, 1)
+
+
 def test_removing_a_service(manager: Manager, run: Run) -> None:
     """rm prints what was typed; the second time there is nothing. [cli 74]"""
     manager.add(b.service(31, "web"))

@@ -52,6 +52,39 @@ def test_finished_tasks_of_a_service(manager: Manager, run: Run) -> None:
     assert table(run("service", "inspect", "-a", "fail").stdout) == [object_id(37)]
 
 
+def job_tasks(of: api.Service, *states: tuple[S.ValueType, S.ValueType], iteration: int, first: int) -> list[api.Task]:
+    """Tasks of an iteration on node 1, with these desired and observed states."""
+    made = [b.task(first + n, of, n, 1, 9, state, desired=desired) for n, (desired, state) in enumerate(states)]
+    for one in made:
+        one.job_iteration.index = iteration
+    return made
+
+
+def test_jobs(manager: Manager, run: Run) -> None:
+    """A job shows what runs, what may run, and what its present iteration has completed of what it has to; completed tasks are
+    hidden like all that is over."""
+    manager.add(b.node(1))
+    sums, each = b.service(20, "sums"), b.service(21, "each")
+    sums.spec.replicated_job.CopyFrom(api.ReplicatedJob(max_concurrent=2, total_completions=9))
+    each.spec.global_job.SetInParent()
+    wanted, done, failed = (S.COMPLETE, S.RUNNING), (S.COMPLETE, S.COMPLETE), (S.SHUTDOWN, S.FAILED)
+    for made in (sums, each):
+        made.job_status.job_iteration.index = 1
+        manager.add(made)
+    for task in (
+        *job_tasks(sums, done, done, (S.REMOVE, S.RUNNING), iteration=0, first=100),
+        *job_tasks(sums, done, wanted, failed, (S.READY, S.NEW), iteration=1, first=200),
+        *job_tasks(each, done, done, wanted, (S.COMPLETE, S.PENDING), failed, iteration=1, first=300),
+    ):
+        manager.add(task)
+    replicas = [line.rpartition("busybox:1.35")[2].strip() for line in run("service", "ls").stdout.splitlines()[2:]]
+    assert replicas == ["1/2 (1/9 completed)", "1/2 (2/4 completed)"]
+    summary = run("service", "inspect", "sums").stdout
+    assert next(line for line in summary.splitlines() if line.startswith("Replicas")).endswith(": 1/2 (1/9 completed)")
+    assert table(summary.partition("\n\n")[2]) == [object_id(201), object_id(203)]
+    assert table(run("task", "ls").stdout) == [object_id(n) for n in (201, 203, 302, 303)]
+
+
 def test_failed_tasks_that_are_wanted(manager: Manager, run: Run) -> None:
     """What is meant to run is listed whatever has become of it. [cli 79]"""
     web = b.service(86, "web", 2)

@@ -43,12 +43,43 @@ def test_minimal() -> None:
 
 
 def test_mode() -> None:
-    """Global or replicated; anything else is refused. [cli 47]"""
+    """Global, replicated, or one of the jobs; anything else is refused. [cli 47]"""
     assert built("--mode", "global").WhichOneof("mode") == "global"
     assert built("--mode", "replicated").WhichOneof("mode") == "replicated"
-    assert complaint("--mode", "weird") == '--mode must be replicated or global, not "weird"'
+    assert complaint("--mode", "weird") == '--mode must be replicated, global, replicated-job or global-job, not "weird"'
     for name in ("replicas", "replicas-max-per-node"):
-        assert complaint("--mode", "global", f"--{name}", "2") == f"--{name} can only be specified in --mode replicated"
+        for mode in ("global", "global-job"):
+            expected = f"--{name} can only be specified in --mode replicated or replicated-job"
+            assert complaint("--mode", mode, f"--{name}", "2") == expected
+    for mode in ("replicated", "global", "global-job"):
+        expected = "--max-concurrent can only be specified in --mode replicated-job"
+        assert complaint("--mode", mode, "--max-concurrent", "2") == expected
+
+
+def test_jobs() -> None:
+    """A job has completions instead of replicas, as many at once as there are unless told, and no update settings."""
+    assert built("--mode", "replicated-job").replicated_job == api.ReplicatedJob(max_concurrent=1, total_completions=1)
+    sums = built("--mode", "replicated-job", "--replicas", "9", "--replicas-max-per-node", "2")
+    assert sums.replicated_job == api.ReplicatedJob(max_concurrent=9, total_completions=9)
+    assert (sums.HasField("update"), sums.task.placement.max_replicas) == (False, 2)
+    assert built("--max-concurrent", "3", "--replicas", "12", spec=sums).replicated_job == api.ReplicatedJob(
+        max_concurrent=3, total_completions=12
+    )
+    assert built("--env", "A=1", spec=sums).replicated_job == sums.replicated_job
+    everywhere = built("--mode", "global-job")
+    assert (everywhere.WhichOneof("mode"), everywhere.HasField("update")) == ("global_job", False)
+    for spec in (sums, everywhere):
+        with pytest.raises(errors.InvalidArgument, match="--update-delay: a job has no update settings"):
+            built("--update-delay", "1s", spec=spec)
+    with pytest.raises(errors.InvalidArgument, match="--max-concurrent can only be specified in --mode replicated-job"):
+        built("--max-concurrent", "3", spec=everywhere)
+
+
+def test_checks_do_not_know_the_service() -> None:
+    """Before the service is known, a flag that only jobs have is fine by itself, and still must be readable."""
+    service_spec.check(parse(("--max-concurrent", "3", "--replicas", "2"), service_flags.UPDATE).given)
+    with pytest.raises(FlagError, match="max-concurrent"):
+        parse(("--max-concurrent", "-3"), service_flags.UPDATE)
 
 
 def test_replicas_of_a_global_service() -> None:

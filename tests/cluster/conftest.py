@@ -40,7 +40,7 @@ def new_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 
 @pytest.fixture(scope="session")
 def small(new_cluster: Callable[[int], Cluster]) -> Cluster:
-    """One manager alone, shared by tests that only ask it things."""
+    """One manager alone, shared by tests that only ask it things, or leave it as they found it."""
     return new_cluster(0)
 
 

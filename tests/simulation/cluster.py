@@ -109,6 +109,7 @@ class Cluster:
         user = User(name, self.network, chance, self.trace, self.histories, self._addresses, self.scenario.services)
         if self.scenario.busy:
             user.pause = 0.2
+        user.jobs = self.scenario.jobs
         return user
 
     # --- members
@@ -407,6 +408,7 @@ def _uncollected() -> Iterator[None]:
         gc.collect(1)  # everything a life made is young
 
 
+@_uncollected()
 def run(seed: int, scenario: Scenario | str | None = None, *, echo: bool = False, keep_lines: bool = False) -> Outcome:
     """One life, by default of a `typical` cluster; a name is one of SCENARIOS. Raises Violation."""
     chance = random.Random(seed)
@@ -423,7 +425,6 @@ def run(seed: int, scenario: Scenario | str | None = None, *, echo: bool = False
     founding_root()  # made outside of the seed's randomness: it is kept for the runs after this one
     part = random.Random(chance.random())
     with (
-        _uncollected(),
         seeded_secrets(part),
         _logs(made, echo=echo),
         edge(lambda: made[0].network, scenario.tick, random.Random(part.random())),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pyswarm.api import v1 as api
+from pyswarm.api.jobs import is_job
+from pyswarm.api.tasks import is_runnable
+from pyswarm.manager.orchestrator import slots
+from pyswarm.manager.orchestrator.jobslots import Progress, present, progress_of
 from pyswarm.manager.orchestrator.reaper import is_over, limit_of
 from pyswarm.manager.store import Store, by
 from tests.simulation.judge import history_too_long
@@ -41,23 +45,46 @@ def _services(store: Store) -> Iterator[str]:
     for service in store.services:
         name, tasks = service.spec.annotations.name, store.tasks.find(by.service(service.id))
         running = [t for t in tasks if t.desired_state == S.RUNNING == t.status.state]
-        if service.spec.WhichOneof("mode") == "replicated":
+        if is_job(service.spec):
+            yield from _job(store, service, tasks)
+        elif service.spec.WhichOneof("mode") == "replicated":
             if len(running) != service.spec.replicated.replicas:
                 yield f"{name} has {len(running)} of {service.spec.replicated.replicas} tasks running"
         else:
             yield from _global(store, name, running)
-        if old := [short(t.id) for t in running if t.spec.container.image != service.spec.task.container.image and not _rests(store, t)]:
+        waits = any(_waits_for_a_paused_node(store, t) for t in tasks)
+        if not waits and (
+            old := [short(t.id) for t in running if t.spec.container.image != service.spec.task.container.image and not _rests(store, t)]
+        ):
             yield f"{name} is updated, but {old} are not"
-        if service.update_status.state in {api.UpdateStatus.UPDATING, api.UpdateStatus.ROLLBACK_STARTED}:
+        if not waits and service.update_status.state in {api.UpdateStatus.UPDATING, api.UpdateStatus.ROLLBACK_STARTED}:
             yield f"{name} is still being updated"
         if wrong := history_too_long(service, tasks, limit_of(store, service)):
             yield wrong
+
+
+def _waits_for_a_paused_node(store: Store, task: api.Task) -> bool:
+    """It was made for a node that was paused before it got there: it waits until that is active again, and so does an update."""
+    node = store.nodes.get(task.node_id)
+    paused = node is not None and node.spec.availability == Availability.PAUSE
+    return paused and task.status.state == S.PENDING
 
 
 def _rests(store: Store, task: api.Task) -> bool:
     """A global service's tasks on paused nodes are left as they are."""
     node = store.nodes.get(task.node_id)
     return not task.slot and node is not None and node.spec.availability == Availability.PAUSE
+
+
+def _job(store: Store, service: api.Service, tasks: Sequence[api.Task]) -> Iterator[str]:
+    by_node, job = slots.is_global(service), service.spec.replicated_job
+    ready = [n.id for n in store.nodes if n.status.state == N.READY and n.spec.availability == Availability.ACTIVE]
+    places: Iterable[int | str] = ready if by_node else range(job.total_completions if job.max_concurrent else 0)
+    here = slots.group(tasks, by_node=by_node)
+    for place in places:
+        came_to = progress_of(present(service, here[place])) if place in here else Progress.OPEN
+        if came_to is not Progress.COMPLETE:
+            yield f"{service.spec.annotations.name}.{place} is {came_to.name}"
 
 
 def _global(store: Store, name: str, running: Sequence[api.Task]) -> Iterator[str]:
@@ -80,9 +107,9 @@ def _tasks(store: Store) -> Iterator[str]:
         lost = node is not None and node.status.state == N.DOWN
         if task.service_id not in store.services and not lost:
             yield f"{place} is left of a service that is gone"
-        if task.desired_state <= S.RUNNING and (task.status.state != S.RUNNING or lost):
+        if is_runnable(task) and (task.status.state != S.RUNNING or lost) and not _waits_for_a_paused_node(store, task):
             yield f"{place} is {S.Name(task.status.state)} ({task.status.err})" + (" on a lost node" if lost else "")
-        if task.desired_state > S.RUNNING and task.status.state <= S.RUNNING and not lost:
+        if not is_runnable(task) and task.status.state <= S.RUNNING and not lost:
             yield f"{place} is still {S.Name(task.status.state)}"
         if is_over(task):
             yield f"{place} is over and not deleted"

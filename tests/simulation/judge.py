@@ -7,7 +7,10 @@ from typing import Any
 
 from pyswarm.agent.executor.fake import FakeHost
 from pyswarm.api import v1 as api
+from pyswarm.api.jobs import is_current, is_job
+from pyswarm.api.tasks import is_runnable
 from pyswarm.manager.orchestrator import slots, tasklife
+from pyswarm.manager.orchestrator.reaper import needed
 from pyswarm.manager.scheduler.nodeinfo import host_ports
 from pyswarm.manager.store import Action, Event, Kind, Store, by
 from tests.simulation.loop import SimLoop
@@ -108,7 +111,7 @@ class Judge:
                 self.violation(f"task {short(event.obj.id)} {wrong}")
 
     def _check_tasks(self, store: Store, tasks: Sequence[api.Task]) -> None:
-        for service_id, place in {(t.service_id, t.slot or t.node_id): None for t in tasks}:
+        for service_id, place in {(t.service_id, _place(store, t)): None for t in tasks}:
             self._check_place(store, service_id, place)
         for node_id in {t.node_id: None for t in tasks if t.node_id}:
             self._check_node(store, node_id)
@@ -121,13 +124,24 @@ class Judge:
             records = store.tasks.find(by.slot(service_id, place))
         else:
             records = [t for t in store.tasks.find(by.node(place)) if t.service_id == service_id]
-        runnable = [short(t.id) for t in records if t.desired_state <= S.RUNNING]
+        if is_job(service.spec):
+            self._check_job(store, service)
+            records = [t for t in records if is_current(service, t)]
+        runnable = [short(t.id) for t in records if is_runnable(t)]
         doubled = (service_id, place) in self._doubled
         self._doubled.discard((service_id, place))
         if len(runnable) > 1:
             self._doubled.add((service_id, place))
         if len(runnable) > 1 + (doubled or _starts_first(service)):
             self.violation(f"{service.spec.annotations.name}.{place} has {len(runnable)} runnable tasks: {runnable}")
+
+    def _check_job(self, store: Store, service: api.Service) -> None:
+        if service.spec.HasField("replicated_job"):
+            job = service.spec.replicated_job
+            current = [t for t in store.tasks.find(by.service(service.id)) if is_current(service, t)]
+            at_once = {t.slot for t in current if is_runnable(t)}
+            if len(at_once) > job.max_concurrent or any(t.slot >= job.total_completions for t in current):
+                self.violation(f"{service.spec.annotations.name} runs {sorted(at_once)}, but has {job}")
 
     def _check_node(self, store: Store, node_id: str) -> None:
         node = store.nodes.get(node_id)
@@ -156,6 +170,11 @@ class Judge:
         """The constraint enforcer calls a task REJECTED while it still runs, and what it held is given away at once (as SwarmKit does)."""
         task = self._truth.get((Kind.TASK, task_id))
         return task is not None and task.status.state == S.REJECTED and EVICTED in task.status.err
+
+
+def _place(store: Store, task: api.Task) -> int | str:
+    service = store.services.get(task.service_id)
+    return task.node_id if service is not None and slots.is_global(service) else task.slot
 
 
 def _starts_first(service: api.Service) -> bool:
@@ -195,7 +214,7 @@ def _same(one: Sequence[Event], other: Sequence[Event]) -> bool:
 def history_too_long(service: api.Service, tasks: Iterable[api.Task], limit: int) -> str:
     """Which place of a service keeps more records than it may; empty when none does."""
     for place, slot in slots.group(tasks, by_node=slots.is_global(service)).items():
-        live = sum(t.status.state <= S.RUNNING for t in slot.tasks)
-        if 0 <= limit < len(slot.tasks) and len(slot.tasks) > max(limit, live):
+        stays = needed(service, slot.tasks) | {t.id for t in slot.tasks if t.status.state <= S.RUNNING}
+        if 0 <= limit < len(slot.tasks) and len(slot.tasks) > max(limit, len(stays)):
             return f"{service.spec.annotations.name}.{place} keeps {len(slot.tasks)} records, not {limit}"
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Scenario:
     """Mean seconds between faults; 0: as the seed says."""
     busy: bool = False
     """Users hardly rest."""
+    jobs: float = 0.0
+    """How likely a new service is a job."""
     prepare: Callable[[Cluster], None] = lambda _: None
     prepare_worker: Callable[[SimNode], None] = lambda _: None
     """Called with everything that is made before it starts: where tests plant bugs."""
@@ -98,6 +100,11 @@ def alone(chance: random.Random) -> Scenario:
     )
 
 
+def jobs(chance: random.Random) -> Scenario:
+    """A typical cluster in which most services are jobs."""
+    return replace(typical(chance), jobs=0.7)
+
+
 def everything(chance: random.Random) -> Scenario:
     """A long life in which everything happens."""
     return Scenario(
@@ -106,5 +113,5 @@ def everything(chance: random.Random) -> Scenario:
 
 
 SCENARIOS: Mapping[str, Callable[[random.Random], Scenario]] = {
-    scenario.__name__: scenario for scenario in (typical, crashes, partitions, politics, pauses, alone, everything)
+    scenario.__name__: scenario for scenario in (typical, crashes, partitions, politics, pauses, alone, jobs, everything)
 }

@@ -32,8 +32,9 @@ class Containers:
         prepare, start, stop = chance.choice(((0.0, 0.0, 0.0), (0.1, 0.1, 0.2), (1.0, 0.5, 1.0)))
         if kind == SLOW:
             prepare, start, stop = 4.0 * chance.random(), 3.0, 5.0
+        ends = task.HasField("job_iteration")
         if self.calm:
-            return Script(prepare, start, None, min(stop, 1.0))
+            return Script(prepare, start, 0.5 if ends else None, min(stop, 1.0))
         if kind == BAD:
             return chance.choice((
                 Script(prepare, prepare_error="no such image"),
@@ -42,6 +43,9 @@ class Containers:
                 Script(refuse="cannot run this"),
             ))  # fmt: skip
         life = chance.expovariate(1 / 8) if kind == FLAKY and chance.random() < 0.7 else None
+        if ends:
+            code = chance.choice((0, 1)) if kind == FLAKY else 0
+            return Script(prepare, start, chance.choice((0.0, 1.0, 5.0)), stop, code, temporary_failures=chance.choice((0, 0, 1)))
         return Script(prepare, start, life, stop, chance.choice((0, 1)), temporary_failures=chance.choice((0, 0, 0, 0, 1)))
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import grpc
 
 from pyswarm.api import times
 from pyswarm.api import v1 as api
+from pyswarm.api.jobs import is_job
 from pyswarm.api.swarmkit import control_pb2_grpc
 from pyswarm.ca.connect import from_rpc
 from pyswarm.errors import AlreadyExists, Code, FailedPrecondition, NotFound, SwarmError
@@ -152,6 +153,7 @@ class User:
         self.name = name
         self.pause = chance.choice((0.5, 2.0, 6.0))
         self.only_looks = False
+        self.jobs = 0.0
         self._network = network
         self._chance = chance
         self._trace = trace
@@ -280,7 +282,9 @@ class User:
 
     async def change_node(self) -> None:
         """Drain, pause or activate one."""
-        nodes = [n for n in (await self.call("ListNodes", api.ListNodesRequest())).nodes if n.role == api.NodeRole.WORKER]
+        listed = (await self.call("ListNodes", api.ListNodesRequest())).nodes
+        # A manager that was demoted is a node without an agent here: it is left as it is.
+        nodes = [n for n in listed if n.role == api.NodeRole.WORKER and n.description.hostname]
         if nodes:
             kinds = api.NodeSpec.Availability
             wanted = self._chance.choice((kinds.ACTIVE, kinds.ACTIVE, kinds.PAUSE, kinds.DRAIN))
@@ -338,16 +342,20 @@ class User:
         spec.annotations.labels[TAG] = self._tag()
         if spec.WhichOneof("mode") == "replicated":
             spec.replicated.replicas = self._chance.choice((0, 1, 1, 2, 3, 5, 8))
+        elif spec.WhichOneof("mode") == "replicated_job":
+            self._counts(spec, (0, 1, 2, 3))
         return spec
 
     def new_spec(self, name: str, old: api.ServiceSpec | None = None) -> api.ServiceSpec:
         """Any spec that makes sense, or does not; the mode of a service stays."""
         chance = self._chance
         spec = api.ServiceSpec(annotations=api.Annotations(name=name, labels={TAG: self._tag()}))
-        if (old.WhichOneof("mode") if old is not None else chance.choice(("replicated", "replicated", "replicated", "global"))) == "global":
-            getattr(spec, "global").SetInParent()
-        else:
+        mode = (old.WhichOneof("mode") if old is not None else None) or self._mode()
+        getattr(spec, mode).SetInParent()
+        if mode == "replicated":
             spec.replicated.replicas = chance.choice((1, 1, 2, 3, 5))
+        elif mode == "replicated_job":
+            self._counts(spec, (1, 2, 3))
         task = spec.task
         task.container.image = f"{chance.choice((GOOD, GOOD, GOOD, FLAKY, SLOW, BAD))}:{self._count}"
         if chance.random() < 0.3:
@@ -368,11 +376,20 @@ class User:
             task.placement.constraints.append(f"node.labels.zone {chance.choice(('==', '!='))} {chance.choice(ZONES)}")
         if chance.random() < 0.15:
             task.placement.max_replicas = chance.choice((1, 2))
-        for config in (spec.update, spec.rollback):
+        for config in (spec.rollback,) if is_job(spec) else (spec.update, spec.rollback):
             self._update_config(config)
-        if chance.random() < 0.3:
+        if not is_job(spec) and chance.random() < 0.3:
             spec.update.failure_action = api.UpdateConfig.ROLLBACK
         return spec
+
+    def _mode(self) -> str:
+        if self.jobs and self._chance.random() < self.jobs:
+            return self._chance.choice(("replicated_job", "replicated_job", "global_job"))
+        return self._chance.choice(("replicated", "replicated", "replicated", "global"))
+
+    def _counts(self, spec: api.ServiceSpec, at_once: Sequence[int]) -> None:
+        spec.replicated_job.max_concurrent = self._chance.choice(at_once)
+        spec.replicated_job.total_completions = self._chance.choice((0, 1, 3, 6, 12))
 
     def _update_config(self, config: api.UpdateConfig) -> None:
         chance = self._chance
@@ -390,13 +407,15 @@ class User:
         spec.task.restart.condition = api.RestartPolicy.ANY
         spec.task.restart.delay.CopyFrom(times.duration(0.5))
         ported = self._chance.random() < 0.3
-        if old.WhichOneof("mode") == "global":
-            getattr(spec, "global").SetInParent()
-        else:
+        mode = old.WhichOneof("mode") or "replicated"
+        getattr(spec, mode).SetInParent()
+        if mode == "replicated":
             spec.replicated.replicas = self._chance.randint(0, 1 if ported else most)
+        elif mode == "replicated_job":
+            self._counts(spec, (1,) if ported else (1, 2, 3))
         if ported:
             spec.endpoint.ports.add(target_port=80, published_port=self._ports[name], publish_mode=api.PortConfig.HOST)
-        for config in (spec.update, spec.rollback):
+        for config in (spec.rollback,) if is_job(spec) else (spec.update, spec.rollback):
             self._update_config(config)
             config.failure_action = api.UpdateConfig.CONTINUE
             if ported:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
+from pyswarm.api import jobs
 from pyswarm.api import v1 as api
+from pyswarm.api.tasks import is_runnable
 from pyswarm.manager.orchestrator import slots, tasklife
-from pyswarm.manager.orchestrator.reaper import limit_of
+from pyswarm.manager.orchestrator.reaper import limit_of, needed
 from pyswarm.manager.orchestrator.rolling import rolling_back
 from pyswarm.manager.store import Action, Event, View, by
 
@@ -22,15 +25,27 @@ def check_events(events: Iterable[Event]) -> None:
 
 
 def check_slots(view: View) -> None:
-    """At most one task of a slot is meant to run; two while a service may be updated start-first."""
+    """At most one task of a slot is meant to run, of a job in one iteration; two while a service may be updated start-first."""
     for service in view.services:
         specs = (service.spec, service.previous_spec)
         # What a rollback turns back may have been begun start-first: of that spec nothing is left.
         start_first = rolling_back(service) or any(api.UpdateConfig.START_FIRST in {s.update.order, s.rollback.order} for s in specs)
         by_node = slots.is_global(service)
         for slot in slots.group(view.tasks.find(by.service(service.id)), by_node=by_node).values():
-            runnable = slot.runnable
-            assert len(runnable) <= 1 + start_first, (service.id, slot.place, [t.id for t in runnable])
+            runnable = Counter(t.job_iteration.index for t in slot.runnable)
+            assert max(runnable.values(), default=0) <= 1 + start_first, (service.id, slot.place, [t.id for t in slot.runnable])
+
+
+def check_jobs(view: View) -> None:
+    """A replicated job never has more tasks at once than it may, and uses only as many slots as it needs completions."""
+    for service in view.services:
+        if service.spec.WhichOneof("mode") != "replicated_job":
+            continue
+        spec = service.spec.replicated_job
+        current = [t for t in view.tasks.find(by.service(service.id)) if jobs.is_current(service, t)]
+        at_once = {t.slot for t in current if is_runnable(t)}
+        assert len(at_once) <= spec.max_concurrent, (service.id, at_once)
+        assert all(t.slot < spec.total_completions for t in current), (service.id, [t.slot for t in current])
 
 
 def check_history(view: View) -> None:
@@ -38,5 +53,5 @@ def check_history(view: View) -> None:
     for service in view.services:
         limit = limit_of(view, service)
         for slot in slots.group(view.tasks.find(by.service(service.id)), by_node=slots.is_global(service)).values():
-            live = sum(t.status.state <= S.RUNNING for t in slot.tasks)
-            assert limit < 0 or len(slot.tasks) <= max(limit, live), (service.id, slot.place, len(slot.tasks))
+            stays = needed(service, slot.tasks) | {t.id for t in slot.tasks if t.status.state <= S.RUNNING}
+            assert limit < 0 or len(slot.tasks) <= max(limit, len(stays)), (service.id, slot.place, len(slot.tasks))

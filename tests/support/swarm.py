@@ -102,6 +102,43 @@ def service(
     return made
 
 
+def job(
+    service_id: str = "svc",
+    completions: int | None = 1,
+    *,
+    at_once: int = 1,
+    policy: api.RestartPolicy | None = None,
+    iteration: int | None = 0,
+    constraints: tuple[str, ...] = (),
+) -> api.Service:
+    """A replicated job, `at_once` tasks at a time, or a global one when `completions` is None."""
+    made = service(service_id, policy=policy, constraints=constraints)
+    if completions is None:
+        made.spec.global_job.SetInParent()
+    else:
+        made.spec.replicated_job.CopyFrom(api.ReplicatedJob(max_concurrent=at_once, total_completions=completions))
+    if iteration is not None:
+        made.job_status.job_iteration.index = iteration
+    return made
+
+
+def job_task(
+    task_id: str,
+    slot: int,
+    state: api.TaskState.ValueType,
+    desired: api.TaskState.ValueType = S.COMPLETE,
+    *,
+    of: api.Service,
+    on: str = "",
+    made: float = 0.0,
+    iteration: int = 0,
+) -> api.Task:
+    """A task as the job makes it in an iteration; other arguments as for `task`."""
+    made_task = task(task_id, slot, state, desired, of=of, on=on, made=made)
+    made_task.job_iteration.index = iteration
+    return made_task
+
+
 def task(
     task_id: str,
     slot: int = 1,

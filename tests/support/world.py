@@ -12,14 +12,16 @@ from typing import Any
 
 from pyswarm.api import times
 from pyswarm.api import v1 as api
+from pyswarm.api.tasks import goal_of, is_runnable
 from pyswarm.manager.changes import Change, Create, Delete, Update, apply
 from pyswarm.manager.loop import Loop
 from pyswarm.manager.orchestrator import nodes
 from pyswarm.manager.orchestrator.constraintenforcer import ConstraintEnforcer
 from pyswarm.manager.orchestrator.global_ import Global
+from pyswarm.manager.orchestrator.jobs import Jobs
 from pyswarm.manager.orchestrator.reaper import Reaper
 from pyswarm.manager.orchestrator.replicated import Replicated
-from pyswarm.manager.orchestrator.slots import in_order
+from pyswarm.manager.orchestrator.slots import in_order, is_global
 from pyswarm.manager.store import Event, Kind, Store, Tx, by, copy_of
 from tests.support import invariants, swarm
 from tests.support.clock import VirtualClock
@@ -51,7 +53,7 @@ class Runner:
 
 def all_loops(new_id: Callable[[], str]) -> list[Loop[Any]]:
     """The loops of the orchestrator package."""
-    return [Replicated(new_id), Global(new_id), ConstraintEnforcer(), Reaper()]
+    return [Replicated(new_id), Global(new_id), Jobs(new_id), ConstraintEnforcer(), Reaper()]
 
 
 class World:
@@ -73,6 +75,7 @@ class World:
         self.commits: list[list[Event]] = []
         self.agents = True
         self.skew = 0.0
+        self.last_change = now
         self._loops = loops
         self._new_id = swarm.ids()
         self._index = 10
@@ -95,12 +98,14 @@ class World:
         return self._commit(tx)
 
     def edit_service(self, edit: Callable[[api.ServiceSpec], Any], service_id: str = "svc") -> None:
-        """UpdateService: the old spec becomes the previous one, the version moves, the update status is cleared."""
+        """UpdateService: the old spec becomes the previous one, the version moves, the update status is cleared, a job runs again."""
         service = copy_of(self.service(service_id))
         service.previous_spec.CopyFrom(service.spec)
         service.previous_spec_version.CopyFrom(service.spec_version)
         edit(service.spec)
         service.spec_version.index = service.meta.version.index
+        if service.HasField("job_status"):
+            service.job_status.job_iteration.index += 1
         service.ClearField("update_status")
         self.change(Update(service))
 
@@ -113,7 +118,7 @@ class World:
         self.edit_service(lambda spec: setattr(spec.replicated, "replicas", replicas), service_id)
 
     def manual_rollback(self, service_id: str = "svc") -> None:
-        """UpdateService with rollback to the previous spec."""
+        """UpdateService with rollback to the previous spec; a job just runs again."""
         service = copy_of(self.service(service_id))
         spec, version = copy_of(service.spec), service.spec_version.index
         service.spec.CopyFrom(service.previous_spec)
@@ -122,7 +127,10 @@ class World:
         service.previous_spec_version.index = version
         status = api.UpdateStatus(state=api.UpdateStatus.ROLLBACK_STARTED, message="manually requested rollback")
         status.started_at.CopyFrom(times.timestamp(self.now))
-        service.update_status.CopyFrom(status)
+        if service.HasField("job_status"):
+            service.job_status.job_iteration.index += 1
+        else:
+            service.update_status.CopyFrom(status)
         self.change(Update(service))
 
     def edit_node(self, node_id: str, **fields: Any) -> None:
@@ -148,6 +156,10 @@ class World:
         """RemoveService."""
         self.change(Delete(Kind.SERVICE, service_id))
 
+    def delete(self, task_id: str) -> None:
+        """RemoveTask."""
+        self.change(Delete(Kind.TASK, task_id))
+
     def report(self, task_id: str, state: api.TaskState.ValueType) -> None:
         """An agent's report."""
         self.change(Update(self._reported(self.task(task_id), state)))
@@ -172,11 +184,11 @@ class World:
 
     def live(self, service_id: str = "svc") -> list[api.Task]:
         """The tasks meant to run, by slot and node."""
-        return sorted((t for t in self.tasks(service_id) if t.desired_state <= S.RUNNING), key=lambda t: (t.slot, t.node_id))
+        return sorted((t for t in self.tasks(service_id) if is_runnable(t)), key=lambda t: (t.slot, t.node_id))
 
     def running(self, image: str | None = None) -> int:
         """How many tasks run and are to."""
-        found = [t for t in self.store.tasks if t.desired_state == S.RUNNING and t.status.state == S.RUNNING]
+        found = [t for t in self.store.tasks if t.desired_state == goal_of(t) and t.status.state == S.RUNNING]
         return sum(image is None or t.spec.container.image == image for t in found)
 
     def update_state(self, service_id: str = "svc") -> str:
@@ -184,11 +196,17 @@ class World:
         service = self.service(service_id)
         return api.UpdateStatus.UpdateState.Name(service.update_status.state) if service.HasField("update_status") else ""
 
+    def place(self, task: api.Task) -> int | str:
+        """A task's slot, or its node where nodes are the places."""
+        service = self.store.services.get(task.service_id)
+        by_node = is_global(service) if service is not None else not task.slot
+        return task.node_id if by_node else task.slot
+
     def picture(self) -> dict[Any, Any]:
         """What the store has come to, without ids and times: records per place in order, and the update states."""
         places: dict[Any, list[Any]] = {}
         for task in in_order(self.store.tasks):
-            place = (task.service_id, task.slot or task.node_id)
+            place = (task.service_id, task.job_iteration.index, self.place(task))
             facts = (task.spec.container.image, S.Name(task.desired_state), S.Name(task.status.state))
             places.setdefault(place, []).append(facts)
         return {"tasks": places, "updates": {s.id: self.update_state(s.id) for s in self.store.services}}
@@ -267,11 +285,13 @@ class World:
         self.store.apply(self._index, api.InternalRaftRequest(), tx)
         undo()
         self.commits.append(events)
+        self.last_change = self.now
         for runner in self.runners:
             for event in events:
                 runner.dirty.update(dict.fromkeys(runner.loop.on_event(event)))
         invariants.check_events(events)
         invariants.check_slots(self.store)
+        invariants.check_jobs(self.store)
         return events
 
     # --- scheduler and agents
@@ -291,7 +311,7 @@ class World:
 
     def _after(self, task: api.Task, load: dict[str, int]) -> api.Task | None:
         state = task.status.state
-        if state == S.PENDING and task.desired_state <= S.RUNNING:
+        if state == S.PENDING and is_runnable(task):
             chosen = task.node_id if task.node_id in load else min(load, key=lambda n: (load[n], n)) if load and not task.node_id else ""
             if not chosen:
                 return None
@@ -299,7 +319,7 @@ class World:
             placed = self._reported(task, S.ASSIGNED)
             placed.node_id = chosen
             return placed
-        if state == S.NEW and task.desired_state <= S.RUNNING:
+        if state == S.NEW and is_runnable(task):
             return self._reported(task, S.PENDING)
         step, at = self._agent(task)
         return self._reported(task, step) if step is not None and at <= self.now else None
@@ -309,7 +329,7 @@ class World:
         state, fate = task.status.state, self.fate(task)
         if not S.ASSIGNED <= state <= S.RUNNING or nodes.is_down(self.store.nodes.get(task.node_id)):
             return None, 0.0
-        if task.desired_state > S.RUNNING:
+        if task.desired_state > S.COMPLETE:
             return self._later(task, "stop", fate.stop, S.SHUTDOWN)
         if state == S.PREPARING and fate.rejected:
             return S.REJECTED, self.now
@@ -337,7 +357,7 @@ class World:
     def _reported(self, task: api.Task, state: api.TaskState.ValueType) -> api.Task:
         moved = copy_of(task)
         moved.status.state = state
-        moved.status.timestamp.CopyFrom(times.timestamp(self.now))
+        moved.status.timestamp.CopyFrom(times.timestamp(self.now + (self.skew if state <= S.ASSIGNED else 0.0)))
         if state > S.ASSIGNED:
             moved.status.applied_at.CopyFrom(times.timestamp(self.now + self.skew))
         return moved

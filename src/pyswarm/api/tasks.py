@@ -14,13 +14,19 @@ def is_terminal(task: api.Task) -> bool:
 
 
 def is_runnable(task: api.Task) -> bool:
-    """The manager wants it running (now, or once released from READY)."""
-    return task.desired_state <= S.RUNNING
+    """The manager wants it running (now, or once released from READY): of a job's task, until it is complete."""
+    desired = task.desired_state
+    return desired <= S.RUNNING or (desired == S.COMPLETE and task.status.state != S.COMPLETE)
+
+
+def goal_of(task: api.Task) -> api.TaskState.ValueType:
+    """The desired state of a task that may run: a job's task is to come to an end."""
+    return S.COMPLETE if task.HasField("job_iteration") else S.RUNNING
 
 
 def will_never_run(task: api.Task) -> bool:
     """No agent has it and none is going to get it."""
-    return task.status.state < S.ASSIGNED and task.desired_state > S.RUNNING
+    return task.status.state < S.ASSIGNED and not is_runnable(task)
 
 
 def task_time(task: api.Task) -> float:

@@ -19,6 +19,7 @@ _COMMON = [
     Flag("label", STRINGS, "label of the service (key=value)"),
     Flag("log-driver", STRING, "log driver of the tasks; '' removes it"),
     Flag("log-opt", STRINGS, "option of --log-driver (key=value)"),
+    Flag("max-concurrent", UINT, "most tasks at a time, in mode replicated-job", default="as many as --replicas"),
     Flag("memory-limit", STRING, "memory a task may use (e.g. 512m)"),
     Flag("memory-reservation", STRING, "memory set aside for a task (e.g. 512m)"),
     Flag("name", STRING, "name of the service"),
@@ -27,8 +28,8 @@ _COMMON = [
     Flag("oom-score-adj", INT, "how eagerly the kernel kills it when memory runs out (-1000 to 1000)"),
     Flag("open-stdin", BOOL, "keep standard input open"),
     Flag("ports", STRINGS, "port to publish on the task's node (name:port[/proto][:published[/proto]])"),
-    Flag("replicas", UINT, "tasks to run, in mode replicated", default="1"),
-    Flag("replicas-max-per-node", UINT, "most tasks on one node, in mode replicated", default="0 = unlimited"),
+    Flag("replicas", UINT, "tasks to run, in mode replicated; tasks to complete, in mode replicated-job", default="1"),
+    Flag("replicas-max-per-node", UINT, "most tasks on one node, in modes replicated and replicated-job", default="0 = unlimited"),
     Flag("restart-condition", STRING, "when to restart a task that ended (any, failure, none)", default='"any"'),
     Flag("restart-delay", STRING, "pause before a restart", default='"5s"'),
     Flag("restart-max-attempts", UINT, "most restarts within the window (0 = unlimited)"),
@@ -49,7 +50,12 @@ _COMMON = [
 
 CREATE = [
     *_COMMON,
-    Flag("mode", STRING, "one task per node (global), or as many as --replicas says (replicated)", default='"replicated"'),
+    Flag(
+        "mode",
+        STRING,
+        "one task per node (global, global-job), or as many as --replicas says (replicated, replicated-job); those of jobs are to end",
+        default='"replicated"',
+    ),
     Flag("secret", STRINGS, "secret to hand in as a file (name[:target])"),
 ]
 

@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from pyswarm import errors
 from pyswarm.api import v1 as api
+from pyswarm.api.jobs import is_job
 from pyswarm.cli import flags
 from pyswarm.cli.flagset import FlagError, Given
 
@@ -23,8 +24,16 @@ _CONDITIONS = {
     "failure": api.RestartPolicy.RestartCondition.ON_FAILURE,
     "none": api.RestartPolicy.RestartCondition.NONE,
 }
+_UPDATE_FLAGS = ("update-parallelism", "update-delay", "update-on-failure", "update-order")
 _PARALLELISM_WHEN_UNSET = 1
 """What a manager takes for missing update or rollback settings. Setting another of them must not change this one."""
+_MODES = {"replicated": "replicated", "global": "global", "replicated-job": "replicated_job", "global-job": "global_job"}
+_PLACES = {
+    "replicas": "replicated or replicated-job",
+    "replicas-max-per-node": "replicated or replicated-job",
+    "max-concurrent": "replicated-job",
+}
+"""Flags that only some modes have."""
 _MOUNTS: tuple[tuple[str, Callable[[str], api.Mount]], ...] = (
     ("bind", flags.bind),
     ("volume", flags.volume),
@@ -82,7 +91,10 @@ def build(spec: api.ServiceSpec, given: Given) -> None:
 
 def check(given: Given) -> None:
     """Raise FlagError if a flag's value cannot be read, before anyone is asked anything."""
-    build(blank(), given)
+    spec = blank()
+    if "max-concurrent" in given and "mode" not in given:
+        _set_mode(spec, "replicated_job", 1)  # whether the service is one is not known yet
+    build(spec, given)
     for name in ("secret", "add-secret", "rm-secret"):
         flags.references(given.texts(name), "secret")
     for name in ("add-config", "rm-config"):
@@ -144,20 +156,35 @@ def differs(old: api.ServiceSpec, new: api.ServiceSpec) -> bool:
 
 def _mode(spec: api.ServiceSpec, given: Given) -> None:
     if "mode" in given:
-        mode = given.text("mode")
-        flags.choice("mode", mode, {"replicated": 0, "global": 1})
-        if mode == "global":
-            if given.any("replicas", "replicas-max-per-node"):
-                name = "replicas" if "replicas" in given else "replicas-max-per-node"
-                raise FlagError(f"--{name} can only be specified in --mode replicated")
-            getattr(spec, "global").SetInParent()
-    for name in ("replicas", "replicas-max-per-node"):
-        if name in given and spec.WhichOneof("mode") != "replicated":
-            raise errors.InvalidArgument(f"--{name} can only be specified in --mode replicated")
-    if "replicas" in given:
+        mode = flags.choice("mode", given.text("mode"), _MODES)
+        for name in _misplaced(mode, given):
+            raise FlagError(f"--{name} can only be specified in --mode {_PLACES[name]}")
+        _set_mode(spec, mode, given.number("replicas", 1))
+    for name in _misplaced(spec.WhichOneof("mode"), given):
+        raise errors.InvalidArgument(f"--{name} can only be specified in --mode {_PLACES[name]}")
+    if "replicas" in given and spec.HasField("replicated"):
         spec.replicated.replicas = given.number("replicas")
+    elif "replicas" in given:
+        spec.replicated_job.total_completions = given.number("replicas")
+    if "max-concurrent" in given:
+        spec.replicated_job.max_concurrent = given.number("max-concurrent")
     if "replicas-max-per-node" in given:
         spec.task.placement.max_replicas = given.number("replicas-max-per-node")
+
+
+def _misplaced(mode: str | None, given: Given) -> list[str]:
+    """Flags that say nothing about a service of this mode."""
+    places = {name: {_MODES[word] for word in words.split(" or ")} for name, words in _PLACES.items()}
+    return [name for name, modes in places.items() if name in given and mode not in modes]
+
+
+def _set_mode(spec: api.ServiceSpec, mode: str, count: int) -> None:
+    """A new service's mode. Jobs have no update settings; all tasks of a replicated one may run at once unless a flag says otherwise."""
+    getattr(spec, mode).SetInParent()
+    if mode == "replicated_job":
+        spec.replicated_job.CopyFrom(api.ReplicatedJob(max_concurrent=count, total_completions=count))
+    if is_job(spec):
+        spec.ClearField("update")
 
 
 def _container(spec: api.ServiceSpec, given: Given) -> None:
@@ -221,7 +248,10 @@ def _restart(task: api.TaskSpec, given: Given) -> None:
 
 
 def _update_settings(spec: api.ServiceSpec, given: Given) -> None:
-    if given.any("update-parallelism", "update-delay", "update-on-failure", "update-order"):
+    if given.any(*_UPDATE_FLAGS):
+        if is_job(spec):
+            name = next(name for name in _UPDATE_FLAGS if name in given)
+            raise errors.InvalidArgument(f"--{name}: a job has no update settings, since an update runs it again from the start")
         if not spec.HasField("update"):
             spec.update.parallelism = _PARALLELISM_WHEN_UNSET
         _update_config(spec.update, "update", _UPDATE_ACTIONS, given)

@@ -53,6 +53,7 @@ from pyswarm.manager.logbroker import LogBrokerService
 from pyswarm.manager.loop import Driver
 from pyswarm.manager.orchestrator.constraintenforcer import ConstraintEnforcer
 from pyswarm.manager.orchestrator.global_ import Global
+from pyswarm.manager.orchestrator.jobs import Jobs
 from pyswarm.manager.orchestrator.reaper import Reaper
 from pyswarm.manager.orchestrator.replicated import Replicated
 from pyswarm.manager.raftservices import RAFT_HEALTH, RaftMembershipService, RaftService, health_probe
@@ -293,6 +294,7 @@ class Manager:
             Driver(Reaper(), store, clock),
             Driver(Replicated(), store, clock),
             Driver(Global(), store, clock),
+            Driver(Jobs(), store, clock),
             Driver(RoleManager(self._is_member), store, clock),
         ]
         components: dict[str, Callable[[], Awaitable[None]]] = {

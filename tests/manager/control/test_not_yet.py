@@ -18,8 +18,6 @@ from tests.support.loops import write
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        (lambda s: s.replicated_job.SetInParent(), "ServiceSpec.replicated_job"),
-        (lambda s: s.global_job.SetInParent(), "ServiceSpec.global_job"),
         (lambda s: s.task.networks.add(target="n"), "TaskSpec.networks"),
         (lambda s: s.networks.add(target="n"), "TaskSpec.networks"),
         (lambda s: with_ports(s, port(8080)), "EndpointSpec.ports: port 8080"),

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 
 from pyswarm.api import v1 as api
+from pyswarm.manager.changes import apply
 from pyswarm.manager.control import ControlService
-from pyswarm.manager.store import Store
+from pyswarm.manager.orchestrator.jobs import Jobs
+from pyswarm.manager.orchestrator.orchestrator import ServiceKey
+from pyswarm.manager.store import Store, copy_of
 from tests.manager.control.support import AE, FP, IA, ME, NF, MembersLog, create, port, refused, service_spec, update, with_ports
 from tests.support.clock import VirtualClock
 from tests.support.loops import write
 
+S = api.TaskState
 HOST, UDP = api.PortConfig.HOST, api.PortConfig.UDP
 
 
@@ -218,6 +222,43 @@ async def test_jobs_start_with_iteration_zero(control: ControlService, clock: Vi
         assert service.job_status.HasField("job_iteration")
         assert service.job_status.job_iteration.index == 0
         assert service.job_status.last_execution.seconds == int(clock.now())
+
+
+async def test_jobs_are_for_the_orchestrator(today: ControlService, store: Store, clock: VirtualClock) -> None:
+    """What this version's manager accepts as a job is made into tasks, which are listed as to be completed. [orchestration 122]"""
+    spec = service_spec()
+    spec.replicated_job.CopyFrom(api.ReplicatedJob(max_concurrent=3, total_completions=5))
+    service = await create(today, spec)
+    decision = Jobs().decide(store, ServiceKey(service.id), clock.now())
+    await store.update(lambda tx: apply(tx, decision.changes))
+    listed = (await today.ListTasks(api.ListTasksRequest(), ME)).tasks
+    assert [(t.slot, t.desired_state) for t in sorted(listed, key=lambda t: t.slot)] == [(n, S.COMPLETE) for n in range(3)]
+
+
+async def test_defaults_of_jobs(control: ControlService) -> None:
+    """A job completed with defaults has no update config, so it can be sent back."""
+    spec = service_spec()
+    spec.global_job.SetInParent()
+    service = await create(control, spec)
+    request = api.GetServiceRequest(service_id=service.id, insert_defaults=True)
+    full = (await control.GetService(request, ME)).service
+    assert (full.spec.HasField("update"), full.spec.HasField("rollback")) == (False, True)
+    assert (await update(control, full, full.spec)).job_status.job_iteration.index == 1
+
+
+async def test_jobs_are_not_rolled_back_step_by_step(control: ControlService) -> None:
+    """Going back to the previous spec runs the job again; there is no update status that would never end."""
+    spec = service_spec()
+    spec.global_job.SetInParent()
+    changed = copy_of(spec)
+    changed.task.container.image = "other"
+    service = await update(control, await create(control, spec), changed)
+    request = api.UpdateServiceRequest(
+        service_id=service.id, service_version=service.meta.version, spec=changed, rollback=api.UpdateServiceRequest.PREVIOUS
+    )
+    back = (await control.UpdateService(request, ME)).service
+    assert (back.spec.task.container.image, back.job_status.job_iteration.index) == (spec.task.container.image, 2)
+    assert not back.HasField("update_status")
 
 
 async def test_jobs_run_again_on_update(control: ControlService, clock: VirtualClock) -> None:

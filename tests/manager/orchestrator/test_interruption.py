@@ -10,7 +10,7 @@ import pytest
 from pyswarm.api import times
 from pyswarm.api import v1 as api
 from tests.support import invariants
-from tests.support.swarm import ANY, NONE, cluster, config, node, restart, service
+from tests.support.swarm import ANY, NONE, cluster, config, job, node, restart, service
 from tests.support.world import Fate, World
 
 S = api.TaskState
@@ -106,6 +106,73 @@ KINDS = {
     "attempts": service(replicas=4, policy=restart(ANY, delay=1, attempts=2)),
     "global": service(replicas=None, policy=restart(ANY, delay=1)),
 }
+
+ENDS = Fate(start=0.5, life=2.0, end=S.COMPLETE, stop=0.5)
+FAILS = Fate(start=0.5, life=0.5, stop=0.5)
+
+
+def run_through(world: World) -> None:
+    """A job to its end."""
+    world.run(60)
+
+
+def fail_first(world: World) -> None:
+    """The first two tasks of each place fail."""
+    world.fate = lambda t: FAILS if sum(1 for o in world.tasks() if world.place(o) == world.place(t) and o.id < t.id) < 2 else ENDS
+    world.run(60)
+
+
+def fail_always(world: World) -> None:
+    """Tasks of one slot, or of one node, fail whenever they are tried; the policy may give up."""
+    world.fate = lambda t: FAILS if world.place(t) in {0, "n1"} else ENDS
+    world.run(60)
+
+
+def run_again(world: World) -> None:
+    """An update in the middle, and another after the end."""
+    world.run(3)
+    world.set_image("v:2")
+    world.run(60)
+    world.manual_rollback()
+    world.run(60)
+
+
+def trouble_with_nodes(world: World) -> None:
+    """Nodes are drained, lost and added in the middle; they return."""
+    world.run(1)
+    drain(world)
+    world.put(node("n4"))
+    world.edit_node("n1", availability=api.NodeSpec.ACTIVE)
+    world.edit_node("n2", state=api.NodeStatus.READY)
+    world.run(60)
+
+
+JOB_PROCEDURES: dict[str, Procedure] = {p.__name__: p for p in (run_through, fail_first, fail_always, run_again, trouble_with_nodes)}
+JOBS = {
+    "any": job(completions=5, at_once=2, policy=restart(ANY, delay=1)),
+    "none": job(completions=5, at_once=2, policy=restart(NONE)),
+    "attempts": job(completions=5, at_once=2, policy=restart(ANY, delay=1, attempts=2)),
+    "global": job(completions=None, policy=restart(ANY, delay=1)),
+    "global attempts": job(completions=None, policy=restart(ANY, delay=1, attempts=2)),
+}
+
+
+@pytest.mark.parametrize("procedure", JOB_PROCEDURES)
+@pytest.mark.parametrize("kind", JOBS)
+def test_jobs_with_a_new_leader_after_every_step(kind: str, procedure: str) -> None:
+    """Replacing the loops after each commit changes neither what a job comes to nor when. [orchestration 152]"""
+
+    def played(*, fresh: bool) -> World:
+        world = World(cluster(3), node("n1"), node("n2"), node("n3"), fate=lambda _: ENDS)
+        world.put(JOBS[kind])
+        world.fresh = fresh
+        JOB_PROCEDURES[procedure](world)
+        return world
+
+    calm, disturbed = played(fresh=False), played(fresh=True)
+    assert disturbed.picture() == calm.picture()
+    assert disturbed.last_change == pytest.approx(calm.last_change, abs=0.2)
+    invariants.check_history(disturbed.store)
 
 
 def play(kind: str, procedure: str, *, fresh: bool) -> World:

@@ -9,7 +9,7 @@ from pyswarm.manager.changes import Change, Delete
 from pyswarm.manager.orchestrator.reaper import AllHistoryKey, HistoryKey, Key, Reaper, TaskKey
 from pyswarm.manager.store import Action, Event, Kind, View, copy_of
 from tests.support import loops
-from tests.support.swarm import ANY, NONE, cluster, node, restart, service, task
+from tests.support.swarm import ANY, NONE, cluster, job, job_task, node, restart, service, task
 from tests.support.world import Fate, World
 
 S = api.TaskState
@@ -154,14 +154,33 @@ def test_limit_change_waits_for_an_occasion() -> None:
     assert len(world.tasks()) == 1
 
 
-def test_jobs_keep_their_records() -> None:
-    """Finished job tasks are not limited; marked ones go. [orchestration 173]"""
-    job = service("svc")
-    job.spec.replicated_job.total_completions = 1
-    done = [task(f"t{n}", 1, S.COMPLETE, S.COMPLETE, of=job, made=n) for n in (1, 2, 3)]
-    assert decided(SLOT, cluster(1), job, *done) == []
-    assert decided(AllHistoryKey("svc"), cluster(1), job, *done) == []
-    assert decided(TaskKey("m"), job, task("m", 1, S.COMPLETE, S.REMOVE, of=job)) == gone("m")
+def test_jobs_keep_what_they_need() -> None:
+    """Of a job's present iteration the completed tasks and the last one stay, whatever the limit; older records are history.
+    [orchestration 173]"""
+    svc = job(completions=2, iteration=1)
+    old = [job_task(f"o{n}", 1, S.COMPLETE, of=svc, made=n) for n in (1, 2)]
+    failed = [job_task(f"f{n}", 1, S.FAILED, S.SHUTDOWN, of=svc, made=n, iteration=1) for n in (3, 4)]
+    done = [job_task(f"c{n}", 1, S.COMPLETE, of=svc, made=n, iteration=1) for n in (5, 6)]
+    assert decided(SLOT, cluster(3), svc, *old, *failed) == gone("o1")
+    assert decided(SLOT, cluster(0), svc, *old, *failed) == gone("o1", "o2", "f3")
+    assert decided(AllHistoryKey("svc"), cluster(0), svc, *old, *failed, *done) == gone("o1", "o2", "f3", "f4")
+    assert decided(SLOT, cluster(-1), svc, *old, *failed, *done) == []
+    assert decided(TaskKey("m"), svc, job_task("m", 1, S.COMPLETE, S.REMOVE, of=svc)) == gone("m")
+
+
+def test_waiting_job_tasks_are_not_history() -> None:
+    """A job's task that no node has yet is to run: it is neither over nor superfluous."""
+    svc = job()
+    tasks = [job_task("f", 1, S.FAILED, S.SHUTDOWN, of=svc, made=1), job_task("new", 1, S.PENDING, of=svc, made=2)]
+    assert decided(SLOT, cluster(0), svc, *tasks) == gone("f")
+
+
+def test_attempts_of_a_job_stay_countable() -> None:
+    """With limited attempts a slot keeps that many records of the present iteration, and none of earlier ones."""
+    svc = job(policy=restart(ANY, attempts=2), iteration=1)
+    old = [job_task(f"o{n}", 1, S.FAILED, S.SHUTDOWN, of=svc, made=n) for n in (1, 2, 3)]
+    new = [job_task(f"n{n}", 1, S.FAILED, S.SHUTDOWN, of=svc, made=n, iteration=1) for n in (4, 5, 6)]
+    assert decided(SLOT, cluster(5), svc, *old, *new) == gone("o1", "o2", "o3")
 
 
 def test_update_keeps_its_records() -> None:

@@ -48,11 +48,11 @@ def test_condition(given: api.RestartPolicy | None, state: api.TaskState.ValueTy
 
 
 def test_complete_job_is_never_restarted() -> None:
-    """For jobs ANY means ON_FAILURE."""
-    subject = task("t", state=S.COMPLETE)
-    subject.job_iteration.index = 0
-    subject.spec.restart.condition = ANY
-    assert not policy.may_restart([subject], subject)
+    """For jobs ANY means ON_FAILURE, and so does no policy."""
+    for given in (None, restart(ANY)):
+        subject = task("t", state=S.COMPLETE, of=service(policy=given))
+        subject.job_iteration.index = 0
+        assert not policy.may_restart([subject], subject)
 
 
 def history(*made: tuple[int, float], limit: api.RestartPolicy) -> list[api.Task]:

@@ -25,7 +25,7 @@ def ls(call: Call) -> None:
             return
         nodes = client.ask(client.control.ListNodes, api.ListNodesRequest()).nodes
         listed = client.ask(client.control.ListTasks, api.ListTasksRequest()).tasks
-    call.show(services.listing(found, services.running(listed, nodes)))
+    call.show(services.listing(found, services.by_service(listed, nodes)))
 
 
 @COMMAND.declare(
@@ -41,9 +41,8 @@ def inspect(call: Call) -> None:
         service = resolve.service(client, call.argument)
         request = api.ListTasksRequest(filters=api.ListTasksRequest.Filters(service_ids=[service.id]))
         found = client.ask(client.control.ListTasks, request).tasks
-        running = sum(task.status.state == api.TaskState.RUNNING for task in found)
         now = call.now()
-        call.show(services.summary(service, running, now))
+        call.show(services.summary(service, found, now))
         if found:
             call.show("\n" + tasks.table(found, call.names(client).node, now, all_tasks=call.given.truth("all")))
 
@@ -54,7 +53,8 @@ def inspect(call: Call) -> None:
     summary="Create a service",
     more="Later updates replace all its tasks at once unless --update-parallelism says otherwise.",
     example="pyswarmctl service create --name redis --image redis:3.0.5\n"
-    "pyswarmctl service create --name web --image nginx --replicas 3 --ports http:80:8080 --env MODE=live",
+    "pyswarmctl service create --name web --image nginx --replicas 3 --ports http:80:8080 --env MODE=live\n"
+    "pyswarmctl service create --name sums --image busybox --mode replicated-job --replicas 9 --max-concurrent 3 --command ./sum",
     flags=service_flags.CREATE,
 )
 def create(call: Call) -> None:

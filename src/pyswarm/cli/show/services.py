@@ -2,47 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pyswarm.api import v1 as api
+from pyswarm.api.jobs import is_current, is_job
+from pyswarm.api.tasks import is_runnable
 from pyswarm.cli import columns, units
 from pyswarm.cli.columns import entry
 from pyswarm.cli.show import parts
 
+S = api.TaskState
 
-def running(tasks: Iterable[api.Task], nodes: Iterable[api.Node]) -> dict[str, int]:
-    """Running tasks per service ID, not counting those on nodes that are down: nobody knows about these."""
+
+def by_service(tasks: Iterable[api.Task], nodes: Iterable[api.Node]) -> dict[str, list[api.Task]]:
+    """Tasks per service ID, without those that run on nodes that are down: nobody knows about these."""
     up = {node.id for node in nodes if node.status.state != api.NodeStatus.State.DOWN}
-    counts: dict[str, int] = {}
+    found: dict[str, list[api.Task]] = {}
     for task in tasks:
-        if task.status.state == api.TaskState.RUNNING and task.node_id in up:
-            counts[task.service_id] = counts.get(task.service_id, 0) + 1
-    return counts
+        if task.status.state != S.RUNNING or task.node_id in up:
+            found.setdefault(task.service_id, []).append(task)
+    return found
 
 
-def replicas(service: api.Service, count: int) -> str:
-    """`3/6`, `global`, or nothing for jobs."""
-    mode = service.spec.WhichOneof("mode")
-    if mode == "replicated":
-        return f"{count}/{service.spec.replicated.replicas}"
-    return "global" if mode == "global" else ""
+def replicas(service: api.Service, tasks: Iterable[api.Task]) -> str:
+    """How many of them run: `3/6`, `global`, or for a job also what its present iteration has completed, `1/2 (3/9 completed)`."""
+    spec, job = service.spec, is_job(service.spec)
+    counted = [task for task in tasks if not job or is_current(service, task)]
+    running = sum(task.status.state == S.RUNNING for task in counted)
+    if not job:
+        return f"{running}/{spec.replicated.replicas}" if spec.HasField("replicated") else spec.WhichOneof("mode") or ""
+    completed = sum(task.status.state == S.COMPLETE for task in counted)
+    wanted = sum(is_runnable(task) for task in counted)
+    total = completed + wanted
+    if spec.HasField("replicated_job"):
+        wanted, total = spec.replicated_job.max_concurrent, spec.replicated_job.total_completions
+    return f"{running}/{wanted} ({completed}/{total} completed)"
 
 
-def listing(services: Iterable[api.Service], counts: Mapping[str, int]) -> str:
-    """`service ls`."""
+def listing(services: Iterable[api.Service], tasks: Mapping[str, Sequence[api.Task]]) -> str:
+    """`service ls`; `tasks` by service ID."""
     rows = [
         (
             service.id,
             service.spec.annotations.name,
             service.spec.task.container.image,
-            replicas(service, counts.get(service.id, 0)),
+            replicas(service, tasks.get(service.id, ())),
         )
         for service in services
     ]
     return columns.table(columns.LIST, ["ID", "Name", "Image", "Replicas"], rows)
 
 
-def summary(service: api.Service, count: int, now: float) -> str:
+def summary(service: api.Service, tasks: Iterable[api.Task], now: float) -> str:
     """`service inspect`, without the task table."""
     task = service.spec.task
     spec = task.container
@@ -50,7 +61,7 @@ def summary(service: api.Service, count: int, now: float) -> str:
         *parts.if_any("ID", service.id),
         *parts.if_any("Name", service.spec.annotations.name),
         *parts.labels(service.spec.annotations.labels),
-        *parts.if_any("Replicas", replicas(service, count)),
+        *parts.if_any("Replicas", replicas(service, tasks)),
         *_update_status(service, now),
         "Template\t",
         " Container\t",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pyswarm.api import times
 from pyswarm.api import v1 as api
+from pyswarm.api.tasks import is_runnable
 from pyswarm.cli import columns
 from pyswarm.cli.columns import entry
 from pyswarm.cli.show import parts
@@ -18,7 +19,7 @@ S = api.TaskState
 
 def wanted(tasks: Iterable[api.Task], *, all_tasks: bool) -> list[api.Task]:
     """Those that are meant to run, or all."""
-    return [task for task in tasks if all_tasks or task.desired_state <= S.RUNNING]
+    return [task for task in tasks if all_tasks or is_runnable(task)]
 
 
 def listing(tasks: Iterable[api.Task], service: Name, node: Name, now: float) -> str:

@@ -15,7 +15,6 @@ from pyswarm.errors import Unimplemented
 class Features:
     """The parts a request may rely on. The defaults say what is there today."""
 
-    jobs: bool = False
     networks: bool = False
     ingress: bool = False
     """Ports published through the routing mesh; needs `networks`."""
@@ -25,15 +24,6 @@ class Features:
     def everything(cls) -> Features:
         """All of them, as if every component existed."""
         return cls(**{field.name: True for field in fields(cls)})
-
-
-def check_mode(spec: api.ServiceSpec, features: Features) -> None:
-    """Raises Unimplemented for a mode without orchestrator."""
-    mode = spec.WhichOneof("mode")
-    if mode in {"replicated_job", "global_job"} and not features.jobs:
-        raise Unimplemented(
-            f"ServiceSpec.{mode}: jobs are not supported yet; use a replicated or global service with restart condition none"
-        )
 
 
 def check_service(spec: api.ServiceSpec, features: Features) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pyswarm.api import defaults, times
 from pyswarm.api import v1 as api
+from pyswarm.api.jobs import is_job
 
 
 def insert_defaults(spec: api.ServiceSpec) -> None:
-    """Complete a spec that the caller owns. Only absent parts change: a present but empty policy keeps its zeros."""
+    """Complete a spec that the caller owns. Only absent parts change: a present but empty policy keeps its zeros.
+
+    A job gets no update config: one that has it would be refused when it is sent back.
+    """
     task = spec.task
     if task.WhichOneof("runtime") == "container":
         container = task.container
@@ -21,10 +25,13 @@ def insert_defaults(spec: api.ServiceSpec) -> None:
         task.restart.condition = api.RestartPolicy.ANY
     if not task.restart.HasField("delay"):
         task.restart.delay.CopyFrom(times.duration(defaults.RESTART_DELAY))
-    for field in ("update", "rollback"):
-        present = spec.HasField(field)
-        config: api.UpdateConfig = getattr(spec, field)
-        if not present:
-            config.parallelism = 1
-        if not config.HasField("monitor"):
-            config.monitor.CopyFrom(times.duration(defaults.UPDATE_MONITOR))
+    if not is_job(spec):
+        _complete(spec.update, present=spec.HasField("update"))
+    _complete(spec.rollback, present=spec.HasField("rollback"))
+
+
+def _complete(config: api.UpdateConfig, *, present: bool) -> None:
+    if not present:
+        config.parallelism = 1
+    if not config.HasField("monitor"):
+        config.monitor.CopyFrom(times.duration(defaults.UPDATE_MONITOR))

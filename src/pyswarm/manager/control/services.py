@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyswarm.api import tasks as task_facts
 from pyswarm.api import v1 as api
+from pyswarm.api.jobs import is_current, is_job
 from pyswarm.errors import AlreadyExists, FailedPrecondition, NotFound, Unimplemented
 from pyswarm.manager.control import features as support
 from pyswarm.manager.control import filters, references, validate_service
@@ -23,7 +24,6 @@ class Services(Part):
         require(request.HasField("spec"))
         spec, features = request.spec, self._env.features
         validate_service.check_service(spec)
-        support.check_mode(spec, features)
         support.check_service(spec, features)
         service = api.Service(id=self._env.new_id(), spec=spec, spec_version=api.Version())
 
@@ -32,7 +32,7 @@ class Services(Part):
             references.check_ports(tx, spec.endpoint)
             references.check_ingress(tx, spec)
             references.check_payloads(tx, spec)
-            if spec.WhichOneof("mode") in validate_service.JOB_MODES:
+            if is_job(spec):
                 service.job_status.job_iteration.SetInParent()
                 service.job_status.last_execution.CopyFrom(tx.now)
             return tx.services.create(service)
@@ -150,6 +150,7 @@ def _replace_spec(service: api.Service, old: api.Service, request: api.UpdateSer
 def _roll_back(tx: Tx, service: api.Service, old: api.Service) -> None:
     """Swap the specs. Unlike the reference the spec that comes back is checked against what it needs (section 22, 10).
 
+    A job gets no update status: it is not rolled back task by task, so nobody would ever call it completed.
     Raises FailedPrecondition without a previous spec, InvalidArgument when it cannot come back.
     """
     if not old.HasField("previous_spec"):
@@ -161,6 +162,8 @@ def _roll_back(tx: Tx, service: api.Service, old: api.Service) -> None:
     service.previous_spec.CopyFrom(old.spec)
     service.spec_version.CopyFrom(old.previous_spec_version)
     service.previous_spec_version.CopyFrom(old.spec_version)
+    if is_job(service.spec):
+        return
     service.update_status.CopyFrom(
         api.UpdateStatus(state=api.UpdateStatus.ROLLBACK_STARTED, message="manually requested rollback", started_at=tx.now)
     )
@@ -172,15 +175,15 @@ def status_of(view: View, service_id: str) -> api.ListServiceStatusesResponse.Se
     service = view.services.get(service_id)
     mode = service.spec.WhichOneof("mode") if service is not None else ""
     per_node = service is not None and mode not in {"replicated", "replicated_job"}
-    iteration = service.job_status.job_iteration.index if service is not None and service.HasField("job_status") else None
+    job = service if service is not None and service.HasField("job_status") else None
     desired = running = completed = 0
     if service is not None and not per_node:
         desired = service.spec.replicated.replicas if mode == "replicated" else service.spec.replicated_job.max_concurrent
     for task in view.tasks.find(by.service(service_id)):
-        if iteration is not None and not (task.HasField("job_iteration") and task.job_iteration.index == iteration):
+        if job is not None and not is_current(job, task):
             continue
         state = task.status.state
-        completed += iteration is not None and state == S.COMPLETE
+        completed += job is not None and state == S.COMPLETE
         running += state == S.RUNNING
         if per_node:
             desired += task.desired_state == S.RUNNING or (task.desired_state == S.COMPLETE and state != S.COMPLETE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyswarm.api import v1 as api
+from pyswarm.api.jobs import is_job
 from pyswarm.errors import InvalidArgument
 from pyswarm.manager.control.durations import nanoseconds
 from pyswarm.manager.control.names import check_service_name
@@ -11,7 +12,6 @@ from pyswarm.manager.control.validate_task import check_task
 _NEGATIVE = 2**63
 """Counts are unsigned on the wire; a negative number sent as one arrives at or above this."""
 _MAX_PORT = 65535
-JOB_MODES = frozenset({"replicated_job", "global_job"})
 
 
 def check_service(spec: api.ServiceSpec) -> None:
@@ -19,7 +19,7 @@ def check_service(spec: api.ServiceSpec) -> None:
     check_service_name(spec.annotations.name)
     check_task(spec.task)
     check_mode(spec)
-    if spec.WhichOneof("mode") in JOB_MODES:
+    if is_job(spec):
         if spec.HasField("update"):
             raise InvalidArgument("Jobs may not have an update config")
     else:

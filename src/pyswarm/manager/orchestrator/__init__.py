@@ -10,7 +10,8 @@ new leader goes on where the old one stopped (`release`, `restart` and `update` 
     slots, tasks, nodes, dirty    what the records mean
     restart, release, settle      one slot: replace what died, let go what waits, end what is double
     rolling, update               one service: the next step of a rolling update
-    replicated, global_           the two loops over services
+    jobslots                      one place of a job: how far it has come, and what it needs
+    replicated, global_, jobs     the loops over services
     reaper, constraintenforcer    the loops over records and over nodes
     tasklife                      who may write which transition
 """

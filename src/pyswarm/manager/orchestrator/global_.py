@@ -37,15 +37,7 @@ class Global(Orchestrator):
 
     def _on_node(self, node: api.Node, old: api.Node | None) -> Iterable[Key]:
         """Whatever eligibility depends on: state, availability, and what constraints can name."""
-        same = (
-            old is not None
-            and old.status.state == node.status.state
-            and old.status.addr == node.status.addr
-            and old.spec == node.spec
-            and old.role == node.role
-            and old.description == node.description
-        )
-        return () if same else (NodeKey(node.id),)
+        return (NodeKey(node.id),) if nodes.eligibility_changed(node, old) else ()
 
     def decide_service(self, situation: Situation) -> Decision:
         """Every node in turn; then the update of those that may be updated."""

@@ -1,4 +1,4 @@
-"""What the orchestrators of replicated and global services have in common: which keys an event touches, and whom a decision is about.
+"""What the orchestrators of services and jobs have in common: which keys an event touches, and whom a decision is about.
 
 A service is the key of what needs all its tasks (how many there are, the update's progress), a slot of what concerns one place (restarts,
 delayed starts), a node of what concerns all tasks on it. The small keys keep the cost of a task's life independent of its service's size.
@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from pyswarm.api import ids
 from pyswarm.api import v1 as api
+from pyswarm.api.tasks import is_runnable
 from pyswarm.manager.changes import Change
 from pyswarm.manager.loop import Decision
 from pyswarm.manager.orchestrator import nodes
@@ -105,7 +106,7 @@ class Orchestrator(abc.ABC):
             return
         if action is Action.REMOVE:
             yield SlotKey(task.service_id, place)
-            if task.desired_state <= S.RUNNING or task.service_id in self._updating:
+            if is_runnable(task) or task.service_id in self._updating:
                 yield ServiceKey(task.service_id)
             return
         if _matters(task, old):
@@ -130,7 +131,7 @@ class Orchestrator(abc.ABC):
                 continue
             if task.service_id not in view.services:
                 yield ServiceKey(task.service_id)
-            elif task.desired_state <= S.RUNNING:
+            elif is_runnable(task):
                 stranded = bool(task.node_id) and (task.node_id in invalid or task.node_id not in view.nodes)
                 if stranded or task.desired_state < S.RUNNING or task.status.state > S.RUNNING:
                     yield SlotKey(task.service_id, place)

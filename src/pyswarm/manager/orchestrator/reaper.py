@@ -12,10 +12,11 @@ from typing import TypeAlias
 
 from pyswarm.api import defaults
 from pyswarm.api import v1 as api
+from pyswarm.api.jobs import is_job
 from pyswarm.api.tasks import is_terminal, will_never_run
 from pyswarm.manager.changes import Delete
 from pyswarm.manager.loop import Decision
-from pyswarm.manager.orchestrator import slots
+from pyswarm.manager.orchestrator import jobslots, slots
 from pyswarm.manager.orchestrator.rolling import attempt_at, in_progress
 from pyswarm.manager.orchestrator.slots import Slot
 from pyswarm.manager.orchestrator.update import STEP
@@ -115,8 +116,13 @@ def limit_of(view: View, service: api.Service) -> int:
     return clusters[0].spec.orchestration.task_history_retention_limit if clusters else 0
 
 
-def kept_for_update(service: api.Service, tasks: Sequence[api.Task]) -> set[str]:
-    """The pair of records from which a running update reads how far it has come in this slot; none when there is no update."""
+def needed(service: api.Service, tasks: Sequence[api.Task]) -> set[str]:
+    """Ids of the records of a slot that have to stay, however many there are.
+
+    Those a job's progress is read from; the pair from which a running update reads how far it has come.
+    """
+    if is_job(service.spec):
+        return jobslots.needed(service, tasks)
     if not in_progress(service):
         return set()
     index = attempt_at(service, tasks)
@@ -130,12 +136,12 @@ def _slot(view: View, service: api.Service, number: int, node_id: str) -> Slot:
 
 
 def _beyond_limit(view: View, service: api.Service, slot: Slot) -> list[api.Task]:
-    """The oldest records that may go and are too many. What still runs, or will, never goes; jobs keep all."""
+    """The oldest records that may go and are too many. What still runs, or will, never goes."""
     limit = limit_of(view, service)
     too_many = len(slot.tasks) - limit
-    if limit < 0 or too_many <= 0 or service.spec.WhichOneof("mode") not in {"replicated", "global"}:
+    if limit < 0 or too_many <= 0:
         return []
-    kept = kept_for_update(service, slot.tasks)
+    kept = needed(service, slot.tasks)
     return [t for t in slot.tasks if t.id not in kept and (is_terminal(t) or will_never_run(t))][:too_many]
 
 

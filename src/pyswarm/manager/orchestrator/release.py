@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyswarm.api import v1 as api
-from pyswarm.api.tasks import task_time
+from pyswarm.api.tasks import is_runnable, task_time
 from pyswarm.manager.orchestrator import nodes, restart
 from pyswarm.manager.orchestrator.situation import Situation
 from pyswarm.manager.orchestrator.slots import Slot
@@ -57,19 +57,28 @@ class Hold:
 def hold(situation: Situation, slot: Slot, task: api.Task) -> Hold:
     """What keeps a READY task from starting."""
     now = situation.now
+    made = _made(task)
     earlier = [t for t in slot.tasks if by_creation(t) < by_creation(task)]
     if not earlier:
-        return Hold(due(created(task), restart.delay(task.spec), now))
-    if earlier[-1].desired_state <= S.RUNNING:
+        return Hold(due(made, restart.delay(task.spec), now))
+    if is_runnable(earlier[-1]):
         return Hold(now)
-    delay = due(created(task), _delay(situation, earlier, task), now)
+    delay = due(made, _delay(situation, earlier, task), now)
     stopping = next((t for t in reversed(earlier) if _has_to_stop(situation, t)), None)
-    return Hold(delay) if stopping is None else Hold(delay, stopping, due(created(task), STOP_WAIT, now))
+    return Hold(delay) if stopping is None else Hold(delay, stopping, due(made, STOP_WAIT, now))
 
 
 def release_at(situation: Situation, slot: Slot, task: api.Task) -> float:
     """The moment at which a READY task may start; not after `now` when it may already. Seconds since the epoch."""
     return hold(situation, slot, task).until
+
+
+def _made(task: api.Task) -> float:
+    """When it was made, by the clock of who leads: its creation is later than that if earlier records are from a clock that was ahead.
+
+    Its status was written since; without this, tasks that fail would be restarted without delay until the clock has caught up.
+    """
+    return min(created(task), task_time(task) or created(task))
 
 
 def _delay(situation: Situation, earlier: Sequence[api.Task], task: api.Task) -> float:
@@ -96,5 +105,5 @@ def _had_ended(predecessor: api.Task, task: api.Task) -> bool:
 
 def _has_to_stop(situation: Situation, task: api.Task) -> bool:
     """An agent has it and will report its end. What was never assigned counts as stopped, and so does what is on a lost node."""
-    alive = S.ASSIGNED <= task.status.state <= S.RUNNING and task.desired_state > S.RUNNING
+    alive = S.ASSIGNED <= task.status.state <= S.RUNNING and not is_runnable(task)
     return alive and bool(task.node_id) and not nodes.is_down(situation.node(task.node_id))

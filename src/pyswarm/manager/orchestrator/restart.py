@@ -41,13 +41,14 @@ def may_restart(records: Sequence[api.Task], task: api.Task) -> bool:
 
 def forbidden(records: Sequence[api.Task], task: api.Task) -> Forbids | None:
     """Why the policy in the task's own spec allows no replacement; None when it does. `records` are its slot's, oldest first."""
+    if task.status.state == S.COMPLETE and task.HasField("job_iteration"):
+        return Forbids.SUCCESS
     if not task.spec.HasField("restart"):
         return None
     policy = task.spec.restart
     if policy.condition == RestartPolicy.NONE:
         return Forbids.CONDITION
-    job = task.HasField("job_iteration")
-    if task.status.state == S.COMPLETE and (job or policy.condition == RestartPolicy.ON_FAILURE):
+    if task.status.state == S.COMPLETE and policy.condition == RestartPolicy.ON_FAILURE:
         return Forbids.SUCCESS
     return Forbids.ATTEMPTS if policy.max_attempts and used(records, task) >= policy.max_attempts else None
 

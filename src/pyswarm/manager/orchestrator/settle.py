@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pyswarm.api import v1 as api
+from pyswarm.api.tasks import goal_of
 from pyswarm.manager.changes import Change, Create
 from pyswarm.manager.orchestrator import restart
 from pyswarm.manager.orchestrator.release import release_at
@@ -90,7 +91,7 @@ def _end_doubles(situation: Situation, alive: list[api.Task], outcome: Outcome) 
     current = [t for t in alive if not situation.is_dirty(t)]
     if not current:
         return alive
-    keep = min(current, key=lambda t: (t.status.state != S.RUNNING, t.desired_state != S.RUNNING, by_creation(t)))
+    keep = min(current, key=lambda t: (t.status.state != S.RUNNING, t.desired_state < S.RUNNING, by_creation(t)))
     if Config.of(situation.service).start_first and keep.status.state < S.RUNNING:
         return alive
     for task in alive:
@@ -102,6 +103,6 @@ def _end_doubles(situation: Situation, alive: list[api.Task], outcome: Outcome) 
 def _release(situation: Situation, slot: Slot, task: api.Task, outcome: Outcome) -> None:
     at = release_at(situation, slot, task)
     if at <= situation.now:
-        outcome.changes += want(task, S.RUNNING)
+        outcome.changes += want(task, goal_of(task))
     else:
         outcome.wait_until(at)

@@ -8,13 +8,13 @@ from typing import TypeAlias
 
 from pyswarm.api import times
 from pyswarm.api import v1 as api
+from pyswarm.api.tasks import is_runnable
 from pyswarm.manager.orchestrator import restart
 from pyswarm.manager.orchestrator.tasks import by_creation, created
 
 S = api.TaskState
-RUNNING = S.RUNNING  # looked up once: this module goes over all tasks of a service
 Place: TypeAlias = int | str
-"""A slot number of a replicated service, or the node of a global one."""
+"""A slot number of a replicated service or job, or the node of a global one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Slot:
     @property
     def runnable(self) -> list[api.Task]:
         """The tasks that are meant to run, now or once released."""
-        return [t for t in self.tasks if t.desired_state <= RUNNING]
+        return [t for t in self.tasks if is_runnable(t)]
 
 
 def is_global(service: api.Service) -> bool:

@@ -74,6 +74,8 @@ def violations(old: api.Task | None, new: api.Task) -> list[str]:
         found.append(f"desired state fell from {S.Name(old.desired_state)} to {S.Name(new.desired_state)}")
     if (new.service_id, new.slot) != (old.service_id, old.slot):
         found.append("changed its service or slot")
+    if old.HasField("job_iteration") != new.HasField("job_iteration") or old.job_iteration.index != new.job_iteration.index:
+        found.append("changed its job iteration")
     if old.node_id and new.node_id != old.node_id:
         found.append("changed its node")
     return found

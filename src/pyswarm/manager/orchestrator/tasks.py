@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pyswarm.api import times
 from pyswarm.api import v1 as api
+from pyswarm.api.jobs import is_job, iteration_of
 from pyswarm.manager.changes import Update
 from pyswarm.manager.store import copy_of
 
@@ -53,6 +54,8 @@ def new_task(
     )
     if service.HasField("spec_version"):
         task.spec_version.CopyFrom(service.spec_version)
+    if is_job(service.spec):
+        task.job_iteration.index = iteration_of(service)
     driver = _log_driver(service, cluster)
     if driver is not None:
         task.log_driver.CopyFrom(driver)
