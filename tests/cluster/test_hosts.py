@@ -8,6 +8,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -98,6 +99,19 @@ def test_full_disks(three: Hosts) -> None:
     full.write_bytes(b"x")
 
 
+def await_end(pid: int) -> None:
+    """A killed process needs a moment to die, and is then reaped by whoever takes in orphans."""
+    status, until = pathlib.Path(f"/proc/{pid}/stat"), time.monotonic() + 10
+    while True:
+        try:
+            if status.read_text().rpartition(")")[2].split()[0] in "ZX":
+                return
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        assert time.monotonic() < until, f"process {pid} still runs"
+        time.sleep(0.02)
+
+
 def test_leftovers_of_the_dead(three: Hosts, tmp_path: pathlib.Path) -> None:
     """What a killed process left is swept away, with what still runs there; what a living one has is not."""
     (tmp_path / "left").mkdir()
@@ -111,6 +125,4 @@ def test_leftovers_of_the_dead(three: Hosts, tmp_path: pathlib.Path) -> None:
     assert f"{PREFIX}-{dying.pid}-" not in pathlib.Path("/proc/mounts").read_text()
     assert [path.name for path in pathlib.Path("/run/netns").iterdir() if path.name.startswith(f"{PREFIX}-{dying.pid}-")] == []
     assert three.root.joinpath("a").is_mount()
-    # Killed, and reaped by whoever takes in orphans.
-    status = pathlib.Path(f"/proc/{running}/stat")
-    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] in "ZX"
+    await_end(running)

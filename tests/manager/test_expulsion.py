@@ -122,7 +122,7 @@ async def test_removed_node(swarm: LiveCluster) -> None:
         await asyncio.sleep(5)
     assert swarm.state(worker) == -1
     assert worker.id not in swarm.running("web").values()
-    assert len(said(logs)) == 1
+    assert len(said(logs)) <= 3  # it asks again after up to a minute, drawn by lot, and not every few seconds
     assert other.session == session
     assert swarm.state(other) == api.NodeStatus.READY
     assert [entry for entry in logs if entry["log_level"] in ("error", "critical") and entry not in said(logs)] == []
