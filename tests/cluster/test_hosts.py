@@ -34,7 +34,8 @@ DIE = """
 import os, pathlib, signal, subprocess, sys
 from tools.hosts import Hosts
 with Hosts(pathlib.Path(sys.argv[1]), ["a"]) as hosts:
-    left = subprocess.Popen([*hosts.inside("a"), "sleep", "1000"], stdout=subprocess.DEVNULL)
+    left = subprocess.Popen([*hosts.inside("a"), "sh", "-c", "echo in; exec sleep 1000"], stdout=subprocess.PIPE)
+    left.stdout.readline()
     print(left.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
