@@ -97,7 +97,7 @@ def test_a_locked_manager(new_cluster: Callable[[int], Cluster]) -> None:
     """Without the unlock key nothing happens; with it the cluster begins anew."""
     cluster = new_cluster(0)
     cluster.join("node-2", cluster.token("Manager"), control=True)
-    until("two managers are members", lambda: len(managers(cluster)) == 2)
+    until("two managers are members, and known by name", lambda: managers(cluster).keys() == {"node-1", "node-2"})
     cluster.ask("cluster", "update", "default", "--autolock")
     key = cluster.ask("cluster", "unlock-key", "default").split()[-1]
     until("its key file is locked", lambda: b"ENCRYPTED" in (cluster.root / "node-1" / "certificates" / "swarm-node.key").read_bytes())
