@@ -9,7 +9,7 @@ CODE := src tests tools bench
 CYCLES ?= 10
 MANAGERS ?= 3
 
-.PHONY: help venv demo test chaos check lint types shape contracts proto stale scenarios scenarios-check format bench sim sim-deep clean
+.PHONY: help venv demo test test-deep chaos check lint types shape contracts proto stale scenarios scenarios-check format bench sim sim-deep clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: $(VENV)/run.stamp ## Walk the README's story with three real nodes on this
 
 test: $(VENV)/dev.stamp ## Run the tests, three files at a time: most of them wait (TESTERS=n for another number)
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
+
+test-deep: $(VENV)/dev.stamp ## Random histories, 1,000 for each orchestrator and more for everything else that is tested so
+	$(BIN)/python -m pytest -n $(TESTERS) -m hypothesis --hypothesis-profile deep --timeout 1800
 
 chaos: $(VENV)/dev.stamp ## Users and faults on real managers, as root: CYCLES=n MANAGERS=3|5 SEED=x
 	$(BIN)/python -m tests.cluster.chaos --cycles $(CYCLES) --managers $(MANAGERS) $(if $(SEED),--seed $(SEED))

@@ -49,7 +49,7 @@ def check_jobs(view: View) -> None:
 
 
 def check_history(view: View) -> None:
-    """In quiet times no slot keeps more records than its limit, live ones excepted, and nothing over is left."""
+    """In quiet times no slot keeps more records than its limit, except live ones, and the one that shows that it is done."""
     for service in view.services:
         limit = limit_of(view, service)
         for slot in slots.group(view.tasks.find(by.service(service.id)), by_node=slots.is_global(service)).values():

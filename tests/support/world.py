@@ -13,6 +13,7 @@ from typing import Any
 from pyswarm.api import times
 from pyswarm.api import v1 as api
 from pyswarm.api.tasks import goal_of, is_runnable
+from pyswarm.manager import constraints
 from pyswarm.manager.changes import Change, Create, Delete, Update, apply
 from pyswarm.manager.loop import Loop
 from pyswarm.manager.orchestrator import nodes
@@ -22,7 +23,7 @@ from pyswarm.manager.orchestrator.jobs import Jobs
 from pyswarm.manager.orchestrator.reaper import Reaper
 from pyswarm.manager.orchestrator.replicated import Replicated
 from pyswarm.manager.orchestrator.slots import in_order, is_global
-from pyswarm.manager.store import Event, Kind, Store, Tx, by, copy_of
+from pyswarm.manager.store import Event, Kind, Store, Tx, View, by, copy_of
 from tests.support import invariants, swarm
 from tests.support.clock import VirtualClock
 
@@ -43,6 +44,31 @@ class Fate:
 
 
 @dataclass
+class Load:
+    """What the scheduler knows of a node."""
+
+    node: api.Node
+    records: int
+    memory: int
+
+    @classmethod
+    def of(cls, view: View, node: api.Node) -> Load:
+        """The node with all that is on it."""
+        found = view.tasks.find(by.node(node.id))
+        used = sum(_reserved(t) for t in found if t.status.state <= S.RUNNING)
+        return cls(node, len(found), node.description.resources.memory_bytes - used)
+
+    def fits(self, task: api.Task) -> bool:
+        """Its constraints are met and its memory is free."""
+        return constraints.node_matches(self.node, task.spec.placement) and (not _reserved(task) or _reserved(task) <= self.memory)
+
+    def take(self, task: api.Task) -> None:
+        """Reckon with one more task."""
+        self.records += 1
+        self.memory -= _reserved(task)
+
+
+@dataclass
 class Runner:
     """One loop with what its driver would keep."""
 
@@ -58,7 +84,7 @@ def all_loops(new_id: Callable[[], str]) -> list[Loop[Any]]:
 
 class World:
     """See the module. `fate` says how each task's container behaves; `now` is virtual time in seconds, `skew` how much
-    the leader's clock is ahead of it."""
+    the leader's clock is ahead of it, `tick` how long a commit takes."""
 
     def __init__(
         self,
@@ -76,6 +102,7 @@ class World:
         self.agents = True
         self.skew = 0.0
         self.last_change = now
+        self.tick = COMMIT_SECONDS
         self._loops = loops
         self._new_id = swarm.ids()
         self._index = 10
@@ -92,7 +119,7 @@ class World:
 
     def change(self, *changes: Change) -> list[Event]:
         """Commit changes; the loops see the events, the invariants are checked."""
-        self.now += COMMIT_SECONDS
+        self.now += self.tick
         tx = Tx(self.store, self._index, self.now)
         apply(tx, changes)
         return self._commit(tx)
@@ -260,7 +287,7 @@ class World:
         return False
 
     def _decide_one(self, runner: Runner, key: Any) -> None:
-        self.now += COMMIT_SECONDS
+        self.now += self.tick
         leader_now = self.now + self.skew
         tx = Tx(self.store, self._index, leader_now)
         decision = runner.loop.decide(tx, key, leader_now)
@@ -300,7 +327,7 @@ class World:
         if not self.agents:
             return False
         changes: list[Change] = []
-        load = {n.id: len(self.store.tasks.find(by.node(n.id))) for n in self.store.nodes if _takes_tasks(n)}
+        load = {n.id: Load.of(self.store, n) for n in self.store.nodes if _takes_tasks(n)}
         for task in in_order(self.store.tasks):
             after = self._after(task, load)
             if after is not None:
@@ -309,13 +336,14 @@ class World:
             self.change(*changes)
         return bool(changes)
 
-    def _after(self, task: api.Task, load: dict[str, int]) -> api.Task | None:
+    def _after(self, task: api.Task, load: dict[str, Load]) -> api.Task | None:
         state = task.status.state
         if state == S.PENDING and is_runnable(task):
-            chosen = task.node_id if task.node_id in load else min(load, key=lambda n: (load[n], n)) if load and not task.node_id else ""
-            if not chosen:
+            fitting = [n for n in ([task.node_id] if task.node_id else load) if n in load and load[n].fits(task)]
+            if not fitting:
                 return None
-            load[chosen] += 1
+            chosen = min(fitting, key=lambda n: (load[n].records, n))
+            load[chosen].take(task)
             placed = self._reported(task, S.ASSIGNED)
             placed.node_id = chosen
             return placed
@@ -357,9 +385,10 @@ class World:
     def _reported(self, task: api.Task, state: api.TaskState.ValueType) -> api.Task:
         moved = copy_of(task)
         moved.status.state = state
-        moved.status.timestamp.CopyFrom(times.timestamp(self.now + (self.skew if state <= S.ASSIGNED else 0.0)))
+        leader_now = self.now + self.skew
+        moved.status.timestamp.CopyFrom(times.timestamp(self.now if state > S.ASSIGNED else leader_now))
         if state > S.ASSIGNED:
-            moved.status.applied_at.CopyFrom(times.timestamp(self.now + self.skew))
+            moved.status.applied_at.CopyFrom(times.timestamp(leader_now))
         return moved
 
     def _has(self, obj: Any) -> bool:
@@ -370,6 +399,10 @@ class World:
         obj = copy_of(obj)
         obj.meta.CopyFrom(stored.meta)
         return obj
+
+
+def _reserved(task: api.Task) -> int:
+    return task.spec.resources.reservations.memory_bytes
 
 
 def _takes_tasks(node: api.Node) -> bool:

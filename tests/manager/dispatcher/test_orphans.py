@@ -120,3 +120,25 @@ async def test_down_across_two_leaders(store: Store, raft: MemoryLog, clock: Vir
         assert d.state("t") == S.RUNNING
         await clock.advance(60)
         assert d.state("t") == S.ORPHANED
+
+
+async def test_many_leaders_do_not_prolong_the_day(store: Store, raft: MemoryLog, clock: VirtualClock) -> None:
+    """With a new leader every four hours, the tasks are given up a day after their node went down, as with one. [dispatcher 37, better]"""
+    await create(store, cluster(5.0))
+    async with leading(store, raft, clock) as d:
+        await create(store, node(), task("t", S.RUNNING))
+        await d.register()
+        await clock.advance(20)
+        assert d.node().status.state == N.DOWN
+        since = times.seconds_of(d.node().meta.updated_at)
+        await clock.advance(4 * HOUR - 20)
+    for _ in range(5):
+        assert d.state("t") == S.RUNNING
+        async with leading(store, raft, clock) as d:
+            await clock.advance(4 * HOUR)
+    async with leading(store, raft, clock) as d:
+        await clock.advance(60)
+        assert d.state("t") == S.ORPHANED
+        found = store.tasks.get("t")
+        assert found is not None
+        assert times.seconds_of(found.meta.updated_at) - since == pytest.approx(24 * HOUR, abs=40)

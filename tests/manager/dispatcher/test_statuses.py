@@ -42,6 +42,15 @@ def test_stored_status_is_signed() -> None:
     assert times.seconds_of(after.status.timestamp) == 5.0
 
 
+def test_news_of_the_same_state_keep_its_time() -> None:
+    """What is added to a state later does not move the moment at which it was reached: delays and windows count from there."""
+    ended = statuses.merged(task("t", S.RUNNING), status(S.FAILED), "m1", 9.0)
+    assert ended is not None
+    again = statuses.merged(ended, status(S.FAILED, "exit code 1"), "m2", 99.0)
+    assert again is not None
+    assert (again.status.message, again.status.applied_by, times.seconds_of(again.status.applied_at)) == ("exit code 1", "m2", 9.0)
+
+
 def test_repetition_is_not_written() -> None:
     """The same status again, whenever applied, changes nothing. [dispatcher 55]"""
     once = statuses.merged(task("t", S.ASSIGNED), status(S.RUNNING), "m1", 9.0)

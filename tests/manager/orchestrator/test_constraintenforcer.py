@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pyswarm.api import times
 from pyswarm.api import v1 as api
+from pyswarm.api.tasks import task_time
+from pyswarm.manager.changes import Update
 from pyswarm.manager.orchestrator.constraintenforcer import ConstraintEnforcer
 from pyswarm.manager.store import Action, Event, Kind, copy_of
 from tests.support.loops import new_store
@@ -12,6 +15,7 @@ from tests.support.swarm import cluster, node, service, task
 from tests.support.world import World
 
 S = api.TaskState
+U = api.UpdateStatus
 NOW = 1000.0
 
 
@@ -138,3 +142,39 @@ def test_only_changes_that_matter() -> None:
     assert list(ConstraintEnforcer().on_event(Event(Kind.NODE, Action.UPDATE, new, old))) == []
     new.description.resources.memory_bytes = 5
     assert list(ConstraintEnforcer().on_event(Event(Kind.NODE, Action.UPDATE, new, old))) == ["n1"]
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (U.UPDATING, []),
+        (U.PAUSED, []),
+        (U.ROLLBACK_STARTED, []),
+        (U.ROLLBACK_PAUSED, []),
+        (U.COMPLETED, ["old"]),
+        (U.ROLLBACK_COMPLETED, ["old"]),
+    ],
+)
+def test_outdated_tasks_are_the_updates(state: U.UpdateState.ValueType, expected: list[str]) -> None:
+    """While an update takes new constraints from slot to slot, nobody takes its outdated tasks down all at once, not even a new leader."""
+    svc = service(version=2, constraints=("node.labels.foo == bar",))
+    svc.update_status.state = state
+    assert rejected(node("n1"), svc, task("old", on="n1", version=1)) == expected
+    assert rejected(node("n1"), svc, task("new", on="n1", version=2)) == ["new"]
+
+
+def test_who_waits_for_room_has_reserved_nothing() -> None:
+    """A task bound for a full node waits there; it is rejected only when the node could never hold it, and takes nothing from others."""
+    waiting, there = reserving("a", 700, state=S.NEW), reserving("b", 700)
+    assert rejected(sized(1000), service(), waiting, there) == []
+    assert rejected(sized(600), service(), waiting, there) == ["a", "b"]
+
+
+def test_rejection_has_its_own_time() -> None:
+    """The end of a rejected task is when it was rejected, not when its last report was applied."""
+    running = task("t", on="n1")
+    running.status.applied_at.CopyFrom(times.timestamp(5.0))
+    (change,) = ConstraintEnforcer().decide(new_store(service(constraints=("node.id == x",)), node("n1"), running), "n1", NOW).changes
+    assert isinstance(change, Update)
+    assert isinstance(change.obj, api.Task)
+    assert task_time(change.obj) == NOW

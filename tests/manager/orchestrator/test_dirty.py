@@ -135,3 +135,11 @@ def test_only_placement_differs() -> None:
     assert not only_placement_differs(plain, plain)
     assert only_placement_differs(plain, placed)
     assert not only_placement_differs(placed, other)
+
+
+@pytest.mark.parametrize("where", [NODE, None])
+def test_placement_does_not_concern_what_has_ended(where: api.Node | None) -> None:
+    """A task that is done stays so when only the placement changed, whatever becomes of the node it was on."""
+    done = task("t", state=S.COMPLETE, desired=S.SHUTDOWN, on="node1")
+    assert not is_dirty(changed(edit_constraints("node.id!=node1")), done, where)
+    assert is_dirty(changed(edit_image), done, where)

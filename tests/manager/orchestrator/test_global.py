@@ -167,19 +167,34 @@ def test_constraints_of_the_service_change() -> None:
 
 def test_activated_node_is_brought_up_to_date_at_once() -> None:
     """An outdated task on a node activated again is replaced in one commit, outside any update. [orchestration 118]"""
-    svc = service(replicas=None)
-    world = World(cluster(), node("n1", availability=PAUSE), svc, task("old", 0, of=svc, on="n1", made=1))
+    svc = service(replicas=None, update=config(monitor=1))
+    old = task("old", 0, of=svc, on="n1", made=1)
+    world = World(cluster(), node("n1", availability=PAUSE), node("n2"), svc, old, task("other", 0, of=svc, on="n2", made=1))
     world.set_image("v:2")
     world.run(10)
-    assert [t.id for t in world.live()] == ["old"]
+    assert world.update_state() == "COMPLETED"
+    assert world.live()[0].id == "old"
     world.edit_node("n1", availability=ACTIVE)
     before = len(world.commits)
     world.settle()
     created, stopped = world.commits[before]
     assert (created.action, stopped.action, stopped.obj.id) == (Action.CREATE, Action.UPDATE, "old")
-    (new,) = world.live()
+    new, _ = world.live()
     assert (new.desired_state, new.spec.container.image) == (S.RUNNING, "v:2")
-    assert world.update_state() == ""
+    assert world.update_state() == "COMPLETED"
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_node_activated_before_an_update_could_begin(fresh: bool) -> None:
+    """With nothing but paused nodes no update begins; the first node that is activated begins it, whoever leads."""
+    svc = service(replicas=None, update=config(monitor=1))
+    world = World(cluster(), node("n1", availability=PAUSE), svc, task("old", 0, of=svc, on="n1", made=1), fresh=fresh)
+    world.set_image("v:2")
+    world.run(10)
+    assert (world.update_state(), [t.id for t in world.live()]) == ("", ["old"])
+    world.edit_node("n1", availability=ACTIVE)
+    world.run(5)
+    assert (world.update_state(), world.running("v:2")) == ("COMPLETED", 1)
 
 
 def test_node_comes_back() -> None:
@@ -267,3 +282,15 @@ def test_activated_node_waits_for_its_turn_in_an_update() -> None:
     assert [t.spec.container.image for t in world.live()] == ["v:2", "v:1", "v:1"]
     world.run(60)
     assert world.running("v:2") == 3
+
+
+def test_paused_node_gives_its_worker_back() -> None:
+    """A node that is paused while an update starts its task there does not hold the update up: the next node has its turn."""
+    world = running(service(replicas=None, update=config(1, monitor=0.1)))
+    world.fate = lambda t: Fate(start=None if t.node_id == "n1" else 0.0)
+    world.set_image("v:2")
+    world.run(1)
+    assert [t.spec.container.image for t in world.live()] == ["v:2", "v:1", "v:1"]
+    world.edit_node("n1", availability=PAUSE)
+    world.run(5)
+    assert [t.spec.container.image for t in world.live()] == ["v:2", "v:2", "v:2"]

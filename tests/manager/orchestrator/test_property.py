@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pyswarm.api import v1 as api
@@ -17,7 +16,6 @@ from tests.support.world import Fate, World
 
 S = api.TaskState
 NODES = ("n1", "n2", "n3")
-EXAMPLES = int(os.environ.get("PYSWARM_EXAMPLES", "50"))
 ENDS = (S.FAILED, S.COMPLETE, S.REJECTED)
 
 POLICIES = st.builds(
@@ -105,7 +103,6 @@ def quiet(world: World) -> None:
     world.run(80)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     replicas=st.one_of(st.none(), st.integers(0, 4)),
     policy=POLICIES,

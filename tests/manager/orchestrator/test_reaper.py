@@ -195,3 +195,15 @@ def test_update_keeps_its_records() -> None:
     done.update_status.state = api.UpdateStatus.COMPLETED
     assert list(Reaper().on_event(Event(Kind.SERVICE, Action.UPDATE, done, svc))) == [AllHistoryKey("svc")]
     assert decided(AllHistoryKey("svc"), cluster(1), done, old, first, live) == gone("old", "f2")
+
+
+def test_what_shows_that_a_slot_is_done_stays() -> None:
+    """With limit 0 the record of a task that is not to be run again is kept, or it would be; without a service that wants it, it goes."""
+    done = task("t2", 1, S.COMPLETE, S.SHUTDOWN, of=service(policy=restart(NONE)), made=2)
+    before = task("t1", 1, S.COMPLETE, S.SHUTDOWN, of=service(policy=restart(NONE)), made=1)
+    assert decided(SLOT, cluster(0), service(policy=restart(NONE)), before, done) == gone("t1")
+    world = World(cluster(0), node("n1"), service(policy=restart(NONE)), fate=lambda _: Fate(life=0.2, end=S.COMPLETE))
+    world.run(5)
+    world.new_leader()
+    world.run(5)
+    assert [t.id for t in world.tasks()] == ["new00001"]

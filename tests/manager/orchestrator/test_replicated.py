@@ -12,6 +12,8 @@ from pyswarm.manager.changes import Change, Create, Delete, Update
 from pyswarm.manager.orchestrator.global_ import Global
 from pyswarm.manager.orchestrator.orchestrator import NodeKey, ServiceKey, SlotKey
 from pyswarm.manager.orchestrator.replicated import Replicated
+from pyswarm.manager.orchestrator.settle import Outcome, settle
+from pyswarm.manager.orchestrator.situation import Situation
 from pyswarm.manager.store import Action, Event, Kind, copy_of
 from tests.support.loops import new_store
 from tests.support.swarm import ANY, NONE, ON_FAILURE, cluster, ids, node, restart, service, task
@@ -122,7 +124,9 @@ def test_policy_forbids(condition: api.RestartPolicy.RestartCondition.ValueType,
 )
 def test_nothing_to_restart(desired: api.TaskState.ValueType, state: api.TaskState.ValueType) -> None:
     """A task already given up, or running, is left alone. [orchestration 73]"""
-    assert decided(SlotKey("svc", 1), service(), task("t1", 1, state, desired)) == []
+    store = new_store(service(), task("t1", 1, state, desired))
+    situation = Situation(store, service(), NOW, ids())
+    assert settle(situation, situation.slot(1)) == Outcome()
 
 
 def test_nodes_at_start() -> None:
@@ -476,3 +480,31 @@ def test_node_with_many_tasks_goes_down() -> None:
     assert {t.desired_state for t in world.live()} == {S.READY}
     assert len(world.live()) == 600
     assert len(world.commits) - before <= 8
+
+
+def test_drain_cuts_the_delay_of_a_restart_short() -> None:
+    """A replacement that waits for the restart delay starts at once when its predecessor's node is drained meanwhile."""
+    world = World(cluster(), node("n1"), service(policy=restart(ANY, delay=5)))
+    world.run(1)
+    world.put(node("n2"))
+    world.edit_node("n1", availability=PAUSE)
+    world.report(world.live()[0].id, S.FAILED)
+    world.run(1)
+    (waiting,) = world.live()
+    assert (waiting.node_id, waiting.desired_state) == ("n2", S.READY)
+    world.edit_node("n1", availability=DRAIN)
+    world.settle()
+    assert world.task(waiting.id).desired_state == S.RUNNING
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_record_that_kept_a_slot_occupied_is_deleted(attempts: int) -> None:
+    """A slot that was done is empty once a user deletes the record that showed it, and is filled again."""
+    world = World(cluster(), node("n1"), service(policy=restart(ANY, delay=1, attempts=1) if attempts else restart(NONE)))
+    world.fate = lambda _: Fate(life=0.2)
+    world.run(10)
+    assert world.live() == []
+    world.fate = lambda _: Fate()
+    world.change(Delete(Kind.TASK, world.tasks()[-1].id))
+    world.run(5)
+    assert world.running() == 1

@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 RETRY_SECONDS = 1.0
 CONFIRM_SECONDS = 0.1
 STALL_SECONDS = 0.5
+MOST_CONFIRMATIONS = 10
 
 
 class Leadership:
@@ -221,8 +222,11 @@ class Leadership:
                 return max(0.0, self.clock.monotonic() - (deadline or 0.0))
 
     async def _listen_once_more(self, stalled: float) -> None:
-        """Time to read heartbeats that arrived but were not served: a manager that was held up must not blame its nodes."""
-        while True:
+        """Time to read heartbeats that arrived but were not served: a manager that was held up must not blame its nodes.
+
+        One that is held up for good gives up after some attempts: who is gone must be noticed nevertheless.
+        """
+        for _ in range(MOST_CONFIRMATIONS):
             asked = CONFIRM_SECONDS + min(stalled, self._period * self.config.grace)
             before = self.clock.monotonic()
             await self.clock.sleep(asked)

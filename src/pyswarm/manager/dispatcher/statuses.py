@@ -82,13 +82,17 @@ def merged(task: api.Task, status: api.TaskStatus, manager_id: str, now: float) 
     """The task with the reported status, signed by the manager that applied it; None when it must stay as it is.
 
     A state never goes back; an equal one is applied, for its message and container facts may be new; a repetition is not written again.
+    An equal one keeps the time at which the state was first applied: delays, windows and monitors count from there.
     """
     if status.state < task.status.state or same_status(status, task.status):
         return None
     changed = copy_of(task)
     changed.status.CopyFrom(status)
     changed.status.applied_by = manager_id
-    changed.status.applied_at.CopyFrom(times.timestamp(now))
+    if status.state == task.status.state and task.status.HasField("applied_at"):
+        changed.status.applied_at.CopyFrom(task.status.applied_at)
+    else:
+        changed.status.applied_at.CopyFrom(times.timestamp(now))
     return changed
 
 

@@ -14,6 +14,8 @@ from pyswarm.manager import constraints
 from pyswarm.manager.changes import Update
 from pyswarm.manager.loop import Decision
 from pyswarm.manager.orchestrator import nodes
+from pyswarm.manager.orchestrator.dirty import same_version
+from pyswarm.manager.orchestrator.rolling import is_unfinished
 from pyswarm.manager.orchestrator.update import STEP
 from pyswarm.manager.store import Action, Event, View, by, copy_of
 
@@ -43,7 +45,10 @@ class ConstraintEnforcer:
         return [n.id for n in view.nodes]
 
     def decide(self, view: View, key: str, now: float) -> Decision:
-        """The tasks of a node to reject, in order of their ids."""
+        """The tasks of a node to reject, in order of their ids.
+
+        One that still waits for a place on the node has reserved nothing there: it is rejected only when the node can never hold it.
+        """
         node = view.nodes.get(key)
         if node is None or node.spec.availability != api.NodeSpec.ACTIVE:
             return Decision()
@@ -52,7 +57,8 @@ class ConstraintEnforcer:
         for task in view.tasks.find(by.node(key)):
             if task.desired_state < S.ASSIGNED or task.desired_state > S.COMPLETE or task.status.state >= S.COMPLETE:
                 continue
-            if constraints.node_matches(node, _placement(view, task)) and left.take(task):
+            room = left if task.status.state >= S.ASSIGNED else Room.of(node)
+            if constraints.node_matches(node, _placement(view, task)) and room.take(task):
                 continue
             rejected.append(Update(_rejected(task, now)))
             if len(rejected) >= STEP:
@@ -116,9 +122,17 @@ def _same(node: api.Node, old: api.Node) -> bool:
 
 
 def _placement(view: View, task: api.Task) -> api.Placement:
-    """The service's present constraints: a task may have outlived the placement it was made with."""
+    """The service's present constraints: a task may have outlived the placement it was made with.
+
+    But while a replicated service is being updated, or its update is paused, its outdated tasks are the update's to replace in their turn:
+    else a new leader, which looks at every node, would take down all at once what the update takes slot by slot.
+    """
     service = view.services.get(task.service_id) if task.service_id else None
-    return service.spec.task.placement if service is not None else task.spec.placement
+    if service is None:
+        return task.spec.placement
+    if service.spec.HasField("replicated") and is_unfinished(service) and not same_version(service, task):
+        return task.spec.placement
+    return service.spec.task.placement
 
 
 def _rejected(task: api.Task, now: float) -> api.Task:
@@ -127,4 +141,5 @@ def _rejected(task: api.Task, now: float) -> api.Task:
     edited.status.message = MESSAGE
     edited.status.err = ERROR
     edited.status.timestamp.CopyFrom(times.timestamp(now))
+    edited.status.ClearField("applied_at")  # that of the report before: it would hide when this one ended
     return edited

@@ -22,11 +22,18 @@ def is_dirty(service: api.Service, task: api.Task, node: api.Node | None) -> boo
         return False
     wanted, has = service.spec.task, task.spec
     if wanted != has:
-        if only_placement_differs(wanted, has) and node is not None and constraints.node_matches(node, wanted.placement):
+        if only_placement_differs(wanted, has) and (
+            _is_nowhere(task) or (node is not None and constraints.node_matches(node, wanted.placement))
+        ):
             return False
         if not (_credentials_may_differ(service, task) and _without_credentials(wanted) == _without_credentials(has)):
             return True
     return task.HasField("endpoint") and not _same_endpoint(service.spec, task.endpoint)
+
+
+def _is_nowhere(task: api.Task) -> bool:
+    """It has ended, so that another placement does not concern it; what later becomes of the node it was on even less."""
+    return task.status.state > S.RUNNING
 
 
 def is_current(service: api.Service, task: api.Task) -> bool:

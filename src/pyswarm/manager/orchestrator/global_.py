@@ -10,17 +10,16 @@ from pyswarm.manager import constraints
 from pyswarm.manager.changes import Change, Create, Delete
 from pyswarm.manager.loop import Decision
 from pyswarm.manager.orchestrator import nodes
-from pyswarm.manager.orchestrator.orchestrator import Key, NodeKey, Orchestrator
-from pyswarm.manager.orchestrator.rolling import in_progress
+from pyswarm.manager.orchestrator.orchestrator import Key, NodeKey, Orchestrator, ServiceKey
+from pyswarm.manager.orchestrator.rolling import is_unfinished
 from pyswarm.manager.orchestrator.settle import Outcome, settle
 from pyswarm.manager.orchestrator.situation import Situation
 from pyswarm.manager.orchestrator.slots import Place, Slot, updatable
 from pyswarm.manager.orchestrator.tasks import want
-from pyswarm.manager.orchestrator.update import STEP, Occupied, update
+from pyswarm.manager.orchestrator.update import STEP, Occupied, awaits_update, update
 from pyswarm.manager.store import Kind, View, by
 
 S = api.TaskState
-_PAUSED = frozenset({api.UpdateStatus.PAUSED, api.UpdateStatus.ROLLBACK_PAUSED})
 
 
 class Global(Orchestrator):
@@ -36,8 +35,13 @@ class Global(Orchestrator):
         return task.node_id
 
     def _on_node(self, node: api.Node, old: api.Node | None) -> Iterable[Key]:
-        """Whatever eligibility depends on: state, availability, and what constraints can name."""
-        return (NodeKey(node.id),) if nodes.eligibility_changed(node, old) else ()
+        """Whatever eligibility depends on: state, availability, and what constraints can name.
+
+        An update under way is looked at too: a node that may no longer be changed gives its worker back.
+        """
+        if not nodes.eligibility_changed(node, old):
+            return ()
+        return (NodeKey(node.id), *(ServiceKey(service_id) for service_id in sorted(self._updating)))
 
     def decide_service(self, situation: Situation) -> Decision:
         """Every node in turn; then the update of those that may be updated."""
@@ -46,7 +50,7 @@ class Global(Orchestrator):
         occupied: list[Occupied] = []
         for place in sorted({n.id for n in situation.view.nodes} | {str(p) for p in slots}):
             slot = slots.get(place, Slot(place, ()))
-            changes += _place(situation, slot).changes
+            changes += _up_to_date(situation, slot).changes
             if len(changes) >= STEP:
                 break
             if _may_change(situation, place) and (tasks := updatable(situation.service, slot)):
@@ -55,7 +59,10 @@ class Global(Orchestrator):
 
     def decide_slot(self, situation: Situation, place: Place) -> Decision:
         """One node's task."""
-        outcome = _place(situation, situation.slot(place))
+        slot = situation.slot(place)
+        outcome = _place(situation, slot)
+        if not outcome.changes and outcome.wake is None and awaits_update(situation, updatable(situation.service, slot)):
+            return self.decide_service(situation)
         return Decision(outcome.changes, wake=outcome.wake)
 
     def decide_node(self, view: View, node_id: str, now: float) -> Decision:
@@ -69,7 +76,10 @@ class Global(Orchestrator):
         wakes: list[float] = []
         for service in sorted((s for s in view.services if self.owns(s)), key=lambda s: s.id):
             situation = self._situation(view, service, now)
-            outcome = _after_node_change(situation, situation.slot(node_id), node)
+            slot = situation.slot(node_id)
+            outcome = _after_node_change(situation, slot, node)
+            if not outcome.changes and _may_change(situation, node_id) and awaits_update(situation, updatable(service, slot)):
+                changes += self.decide_service(situation).changes
             changes += outcome.changes
             if outcome.wake is not None:
                 wakes.append(outcome.wake)
@@ -122,20 +132,24 @@ def _place(situation: Situation, slot: Slot) -> Outcome:
 
 
 def _after_node_change(situation: Situation, slot: Slot, node: api.Node) -> Outcome:
-    """As `_place`, but a task that no longer fits is left to the constraint enforcer, and an outdated one is replaced at once.
-
-    The latter brings a node that was paused during an update up to date without starting another (section 7.5); while one is under way, or
-    paused, the node waits for its turn.
-    """
+    """As `_up_to_date`, but a task that no longer fits is left to the constraint enforcer."""
     fits = constraints.node_matches(node, situation.service.spec.task.placement)
     if not fits and node.spec.availability == api.NodeSpec.ACTIVE and not nodes.is_down(node):
         return Outcome(list(_stop(t for t in slot.runnable if t.status.state > S.RUNNING)))
+    return _up_to_date(situation, slot)
+
+
+def _up_to_date(situation: Situation, slot: Slot) -> Outcome:
+    """As `_place`; and once an update is complete, an outdated task is replaced at once.
+
+    The latter brings a node that was paused during the update up to date without starting another (section 7.5). While one is under way, or
+    paused, the node waits for its turn; and if none has begun, this node begins it.
+    """
     outcome = _place(situation, slot)
-    status = situation.service.update_status.state
-    waits = in_progress(situation.service) or status in _PAUSED
-    if outcome.changes or waits or not _may_change(situation, node.id):
+    service = situation.service
+    if outcome.changes or is_unfinished(service) or not service.HasField("update_status") or not _may_change(situation, str(slot.place)):
         return outcome
-    tasks = updatable(situation.service, slot)
+    tasks = updatable(service, slot)
     if tasks and all(situation.is_dirty(t) for t in tasks):
         outcome.changes.append(Create(situation.new_task(slot.place, S.RUNNING, after=slot.tasks)))
         outcome.changes += _stop(tasks)

@@ -105,7 +105,8 @@ class Orchestrator(abc.ABC):
         if place is None:
             return
         if action is Action.REMOVE:
-            yield SlotKey(task.service_id, place)
+            if task.desired_state < S.REMOVE or S.ASSIGNED <= task.status.state <= S.RUNNING:
+                yield SlotKey(task.service_id, place)  # else the reaper tidies up a slot that was given up
             if is_runnable(task) or task.service_id in self._updating:
                 yield ServiceKey(task.service_id)
             return
@@ -123,7 +124,7 @@ class Orchestrator(abc.ABC):
         return list(self._all(view))
 
     def _all(self, view: View) -> Iterator[Key]:
-        yield from (ServiceKey(s.id) for s in view.services if self.owns(s))
+        """Slots first, as with events: what replaces a dead task is decided before its update turns back."""
         invalid = {n.id for n in view.nodes if nodes.is_invalid(n)}
         for task in view.tasks:
             place = self.place_of(task)
@@ -135,6 +136,7 @@ class Orchestrator(abc.ABC):
                 stranded = bool(task.node_id) and (task.node_id in invalid or task.node_id not in view.nodes)
                 if stranded or task.desired_state < S.RUNNING or task.status.state > S.RUNNING:
                     yield SlotKey(task.service_id, place)
+        yield from (ServiceKey(s.id) for s in view.services if self.owns(s))
 
     # --- what they need
 

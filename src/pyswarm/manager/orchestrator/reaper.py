@@ -69,7 +69,7 @@ class Reaper:
                 if task.service_id and (came or is_terminal(task) or will_never_run(task)):
                     yield HistoryKey(task.service_id, task.slot, task.node_id)
             case api.Service() as service if isinstance(event.old, api.Service):
-                if in_progress(event.old) and not in_progress(service):
+                if _stage(event.old) != _stage(service):
                     yield AllHistoryKey(service.id)
 
     def everything(self, view: View) -> Iterable[Key]:
@@ -119,14 +119,20 @@ def limit_of(view: View, service: api.Service) -> int:
 def needed(service: api.Service, tasks: Sequence[api.Task]) -> set[str]:
     """Ids of the records of a slot that have to stay, however many there are.
 
-    Those a job's progress is read from; the pair from which a running update reads how far it has come.
+    Those a job's progress is read from; the one that shows that a slot is done, or its task would be run again; the pair from which a running
+    update reads how far it has come.
     """
     if is_job(service.spec):
         return jobslots.needed(service, tasks)
-    if not in_progress(service):
-        return set()
-    index = attempt_at(service, tasks)
-    return {t.id for t in tasks[index - 1 : index + 1]} if index is not None else set()
+    slot = Slot(0, tasks)
+    kept = set() if slot.runnable else {t.id for t in slots.updatable(service, slot)}
+    index = attempt_at(service, tasks) if in_progress(service) else None
+    return kept if index is None else kept | {t.id for t in tasks[index - 1 : index + 1]}
+
+
+def _stage(service: api.Service) -> tuple[int, int]:
+    """What `_beyond_limit` asks of a service: its update's state, and the version that it is about."""
+    return service.update_status.state, service.spec_version.index
 
 
 def _slot(view: View, service: api.Service, number: int, node_id: str) -> Slot:

@@ -8,12 +8,13 @@ from itertools import count, islice
 from pyswarm.api import v1 as api
 from pyswarm.manager.changes import Change, Create
 from pyswarm.manager.loop import Decision
+from pyswarm.manager.orchestrator import nodes
 from pyswarm.manager.orchestrator.orchestrator import Key, NodeKey, Orchestrator
 from pyswarm.manager.orchestrator.settle import settle
 from pyswarm.manager.orchestrator.situation import Situation
 from pyswarm.manager.orchestrator.slots import Place, Slot, surplus, updatable
 from pyswarm.manager.orchestrator.tasks import want
-from pyswarm.manager.orchestrator.update import STEP, Occupied, update
+from pyswarm.manager.orchestrator.update import STEP, Occupied, awaits_update, update
 from pyswarm.manager.store import View, by
 
 S = api.TaskState
@@ -56,8 +57,11 @@ class Replicated(Orchestrator):
         return Decision(changes, again=True) if changes else update(situation, occupied)
 
     def decide_slot(self, situation: Situation, place: Place) -> Decision:
-        """Restarts, delayed starts and doubles of one slot."""
-        outcome = settle(situation, situation.slot(place))
+        """Restarts, delayed starts and doubles of one slot; of all, where this slot alone does not show what is to be done."""
+        slot = situation.slot(place)
+        outcome = settle(situation, slot)
+        if not outcome.changes and outcome.wake is None and _is_for_all(situation, slot):
+            return self.decide_service(situation)
         return Decision(outcome.changes, wake=outcome.wake)
 
     def decide_node(self, view: View, node_id: str, now: float) -> Decision:
@@ -78,7 +82,11 @@ class Replicated(Orchestrator):
         return Decision(changes, wake=min(wakes, default=None))
 
     def _slots_on(self, view: View, node_id: str) -> Iterable[tuple[str, Place]]:
-        """Those with a task meant to run come first: each step then finds its work at once, however much an earlier one has done."""
+        """Those with a task meant to run come first: each step then finds its work at once, however much an earlier one has done.
+
+        On a drained node ended tasks matter too: their replacements no longer wait for the delay.
+        """
+        drained = nodes.is_drained(view.nodes.get(node_id))
         runnable: dict[tuple[str, Place], None] = {}
         stopping: dict[tuple[str, Place], None] = {}
         for task in view.tasks.find(by.node(node_id)):
@@ -87,9 +95,19 @@ class Replicated(Orchestrator):
                 continue
             if task.desired_state <= S.RUNNING:
                 runnable[task.service_id, place] = None
-            elif task.status.state <= S.RUNNING:
+            elif drained or task.status.state <= S.RUNNING:
                 stopping[task.service_id, place] = None
         return runnable | stopping
+
+
+def _is_for_all(situation: Situation, slot: Slot) -> bool:
+    """The record that kept the slot occupied is gone, so that it may have to be filled; or what is left in it is outdated, and no update
+    has begun.
+    """
+    if slot.tasks and slot.tasks[-1].desired_state == S.REMOVE:
+        return False  # given up
+    tasks = updatable(situation.service, slot)
+    return not tasks or awaits_update(situation, tasks)
 
 
 def _scale(situation: Situation, slots: Mapping[Place, Slot], occupied: list[Occupied], dead: Sequence[Slot]) -> list[Change]:

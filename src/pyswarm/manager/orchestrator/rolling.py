@@ -32,12 +32,18 @@ from pyswarm.manager.orchestrator.tasks import created
 S = api.TaskState
 U = api.UpdateStatus
 IN_PROGRESS = frozenset({U.UPDATING, U.ROLLBACK_STARTED})
+PAUSED = frozenset({U.PAUSED, U.ROLLBACK_PAUSED})
 _ROLLBACK = frozenset({U.ROLLBACK_STARTED, U.ROLLBACK_PAUSED, U.ROLLBACK_COMPLETED})
 
 
 def in_progress(service: api.Service) -> bool:
     """An update or a rollback is under way."""
     return service.HasField("update_status") and service.update_status.state in IN_PROGRESS
+
+
+def is_unfinished(service: api.Service) -> bool:
+    """An update or a rollback has begun and is not complete: it is under way, or paused."""
+    return service.HasField("update_status") and service.update_status.state in IN_PROGRESS | PAUSED
 
 
 def rolling_back(service: api.Service) -> bool:

@@ -102,6 +102,11 @@ def update(situation: Situation, occupied: Sequence[Occupied]) -> Decision:
     return _advance(situation, config, progress)
 
 
+def awaits_update(situation: Situation, tasks: Sequence[api.Task]) -> bool:
+    """All that a place has to show is outdated, and no update has begun: one must."""
+    return bool(tasks) and not situation.service.HasField("update_status") and all(situation.is_dirty(t) for t in tasks)
+
+
 def _begin(situation: Situation, progress: Progress) -> Decision:
     if not progress.pending:
         return Decision()
