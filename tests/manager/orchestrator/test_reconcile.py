@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyswarm.api import v1 as api
+from pyswarm.api.jobs import is_job
 from pyswarm.manager.changes import Delete, Update
 from pyswarm.manager.dispatcher import statuses
 from pyswarm.manager.orchestrator import tasklife
@@ -18,7 +19,7 @@ from pyswarm.manager.orchestrator.tasklife import Owner
 from pyswarm.manager.store import Kind, copy_of
 from tests.manager.orchestrator.test_property import CONFIGS, FATES, NODES, POLICIES
 from tests.support import invariants
-from tests.support.swarm import cluster, node, service
+from tests.support.swarm import cluster, job, node, service
 from tests.support.twins import Compared
 from tests.support.world import Fate, World
 
@@ -54,15 +55,33 @@ COMMON = [IMAGE, CONFIG, BACK, SERVICE, AVAILABILITY, STATE, PRESENCE, REPORT, R
 class Case:
     """What kind of services there are, and what a history is made of besides the usual."""
 
-    replicas: st.SearchStrategy[int | None]
+    services: st.SearchStrategy[api.Service]
     more: tuple[st.SearchStrategy[Happening], ...]
 
 
+def services(replicas: st.SearchStrategy[int | None]) -> st.SearchStrategy[api.Service]:
+    """Services of so many replicas; global ones for None."""
+    return st.builds(
+        lambda replicas, policy, update, back: service(replicas=replicas, policy=policy, update=update, rollback=back),
+        replicas,
+        POLICIES,
+        CONFIGS,
+        CONFIGS,
+    )
+
+
+JOBS = st.builds(
+    lambda completions, at_once, policy: job(completions=completions, at_once=at_once, policy=policy),
+    st.one_of(st.none(), st.integers(0, 5)),
+    st.integers(0, 3),
+    POLICIES,
+)
 CASES = {
-    "replicated": Case(st.integers(0, 4), (SCALE, SCALE, PLACEMENT, LABEL)),
-    "global": Case(st.none(), (PLACEMENT, LABEL, LABEL)),
-    "constraint enforcer": Case(st.one_of(st.none(), st.integers(1, 4)), (PLACEMENT, LABEL, LABEL, MEMORY)),
-    "reaper": Case(st.one_of(st.none(), st.integers(0, 3)), (SCALE, LIMIT, REPORT, DELETE)),
+    "replicated": Case(services(st.integers(0, 4)), (SCALE, SCALE, PLACEMENT, LABEL)),
+    "global": Case(services(st.none()), (PLACEMENT, LABEL, LABEL)),
+    "constraint enforcer": Case(services(st.one_of(st.none(), st.integers(1, 4))), (PLACEMENT, LABEL, LABEL, MEMORY)),
+    "reaper": Case(st.one_of(services(st.one_of(st.none(), st.integers(0, 3))), JOBS), (SCALE, LIMIT, REPORT, DELETE)),
+    "jobs": Case(JOBS, (PLACEMENT, LABEL)),
 }
 
 
@@ -109,7 +128,7 @@ def _edit(world: World, what: str, service_id: str, value: Any) -> None:
                 spec.replicated.replicas = value
             case "image":
                 spec.task.container.image = f"v:{value}"
-            case "config":
+            case "config" if not is_job(spec):
                 spec.update.CopyFrom(value)
             case "constrain":
                 spec.task.placement.constraints[:] = [ZONE] if value else []
@@ -155,14 +174,7 @@ class Life:
 
 def lives(case: Case) -> st.SearchStrategy[Life]:
     """Lives of a case."""
-    made = st.builds(
-        lambda replicas, policy, update, back: service(replicas=replicas, policy=policy, update=update, rollback=back),
-        case.replicas,
-        POLICIES,
-        CONFIGS,
-        CONFIGS,
-    )
-    return st.builds(Life, made, FATES, st.lists(st.one_of(*COMMON, *case.more), max_size=20))
+    return st.builds(Life, case.services, FATES, st.lists(st.one_of(*COMMON, *case.more), max_size=20))
 
 
 def live(life: Life) -> Compared:

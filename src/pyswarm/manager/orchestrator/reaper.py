@@ -119,8 +119,8 @@ def limit_of(view: View, service: api.Service) -> int:
 def needed(service: api.Service, tasks: Sequence[api.Task]) -> set[str]:
     """Ids of the records of a slot that have to stay, however many there are.
 
-    Those a job's progress is read from; the one that shows that a slot is done, or its task would be run again; the pair from which a running
-    update reads how far it has come.
+    Those a job's progress is read from; the one that shows that a slot is done, or its task would be run again; the pair from which a
+    running update reads how far it has come.
     """
     if is_job(service.spec):
         return jobslots.needed(service, tasks)
