@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from pyswarm.api import v1 as api
 from pyswarm.manager.orchestrator.jobslots import Progress, present, progress_of
 from pyswarm.manager.orchestrator.slots import group
 from pyswarm.manager.store import by
-from tests.manager.orchestrator.test_property import POLICIES
+from tests.manager.orchestrator.test_property import EXAMPLES, POLICIES
 from tests.support import invariants
 from tests.support.swarm import ANY, cluster, job, node
 from tests.support.world import Fate, World
@@ -101,6 +101,7 @@ def came_to(world: World) -> dict[Any, Progress]:
     return {p: progress_of(present(service, slots[p])) if p in slots else Progress.OPEN for p in places}
 
 
+@settings(max_examples=EXAMPLES)
 @given(
     shape=st.one_of(st.none(), st.tuples(st.integers(0, 3), st.integers(0, 6))),
     policy=POLICIES,

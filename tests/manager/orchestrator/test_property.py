@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyswarm.api import v1 as api
@@ -16,6 +16,8 @@ from tests.support.world import Fate, World
 
 S = api.TaskState
 NODES = ("n1", "n2", "n3")
+EXAMPLES = 1000 if settings.get_current_profile_name() == "deep" else 35
+"""Random histories are long: few of them in `make test`."""
 ENDS = (S.FAILED, S.COMPLETE, S.REJECTED)
 
 POLICIES = st.builds(
@@ -103,6 +105,7 @@ def quiet(world: World) -> None:
     world.run(80)
 
 
+@settings(max_examples=EXAMPLES)
 @given(
     replicas=st.one_of(st.none(), st.integers(0, 4)),
     policy=POLICIES,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyswarm.api import v1 as api
@@ -17,7 +17,7 @@ from pyswarm.manager.orchestrator import tasklife
 from pyswarm.manager.orchestrator.constraintenforcer import ConstraintEnforcer
 from pyswarm.manager.orchestrator.tasklife import Owner
 from pyswarm.manager.store import Kind, copy_of
-from tests.manager.orchestrator.test_property import CONFIGS, FATES, NODES, POLICIES
+from tests.manager.orchestrator.test_property import CONFIGS, EXAMPLES, FATES, NODES, POLICIES
 from tests.support import invariants
 from tests.support.swarm import cluster, job, node, service
 from tests.support.twins import Compared
@@ -196,6 +196,7 @@ def live(life: Life) -> Compared:
 
 
 @pytest.mark.parametrize("name", CASES)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_events_and_reconcile_agree(name: str, data: st.DataObject) -> None:
     """A loop that followed events all along and a new one that looks at everything decide the same, at every moment; no state falls, no
