@@ -13,8 +13,8 @@ from tests.support.clock import VirtualClock
 from tests.support.log import running_store
 
 COSTLY = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
-settings.register_profile("quick", max_examples=100, deadline=None, suppress_health_check=COSTLY)
-settings.register_profile("deep", max_examples=1000, deadline=None, suppress_health_check=COSTLY)  # `make test-deep`
+settings.register_profile("quick", max_examples=100, deadline=None, suppress_health_check=COSTLY, print_blob=True)
+settings.register_profile("deep", max_examples=1000, deadline=None, suppress_health_check=COSTLY, print_blob=True)  # `make test-deep`
 settings.load_profile("quick")
 
 

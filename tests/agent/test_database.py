@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,3 +114,24 @@ def test_unusable_path(tmp_path: Path) -> None:
     (tmp_path / "worker").write_bytes(b"")
     with pytest.raises(SwarmError, match=r"tasks\.db.* free the disk"):
         opened(tmp_path / "worker" / "tasks.db")
+
+
+@pytest.mark.parametrize(("free", "said"), [(3, r"No space left on device \(disk I/O error\)"), (1000, "cannot be used: disk I/O error")])
+def test_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch, free: int, said: str) -> None:
+    """SQLite's "disk I/O error" is said to be a full disk where the disk is full, in opening as in reading, and never to be damage."""
+    database = opened(path)
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_bavail=free, f_frsize=4096))
+    monkeypatch.setattr(sqlite3, "connect", refuse)
+    with pytest.raises(DatabaseError, match=f"{path}.*{said}.*free the disk"):
+        Database(path).open()
+    with monkeypatch.context() as reading:
+        reading.setattr(database, "_connection", SimpleNamespace(execute=refuse))
+        with pytest.raises(DatabaseError, match=f"{path}.*{said}.*free the disk"):
+            database.load()
+    database.close()

@@ -51,12 +51,45 @@ def no_hosts(error: HostsError) -> NoReturn:
     pytest.skip(str(error))
 
 
+class Trios:
+    """One cluster of three managers on hosts of their own at a time."""
+
+    def __init__(self, directory: Callable[[], pathlib.Path]) -> None:
+        self._directory = directory
+        self._stack = contextlib.ExitStack()
+        self._cluster: HostedCluster | None = None
+
+    def cluster(self) -> HostedCluster:
+        """The one there is, or a new one. Raises HostsError."""
+        if self._cluster is None:
+            self._cluster = self._stack.enter_context(managers(self._directory(), 3))
+        return self._cluster
+
+    def end(self) -> None:
+        """The next one is a new one."""
+        self._cluster = None
+        self._stack.close()
+
+
 @pytest.fixture(scope="module")
-def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostedCluster]:
-    """Three managers on hosts of their own, shared by tests that leave all of them up. Skips, or fails, where there can be no hosts."""
-    with contextlib.ExitStack() as stack:
-        try:
-            made = stack.enter_context(managers(tmp_path_factory.mktemp("hosts"), 3))
-        except HostsError as error:
-            no_hosts(error)
-        yield made
+def trios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trios]:
+    """For `trio`."""
+    made = Trios(lambda: tmp_path_factory.mktemp("hosts"))
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def trio(trios: Trios, request: pytest.FixtureRequest) -> Iterator[HostedCluster]:
+    """Three managers on hosts of their own, shared by tests that leave all of them up. Skips, or fails, where there can be no hosts.
+
+    What a test leaves that failed is nothing to go on with: the next one gets others.
+    """
+    failed = request.session.testsfailed
+    try:
+        made = trios.cluster()
+    except HostsError as error:
+        no_hosts(error)
+    yield made
+    if request.session.testsfailed > failed:
+        trios.end()

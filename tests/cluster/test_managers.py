@@ -122,7 +122,7 @@ def test_stop_hands_over(cluster: Cluster) -> None:
         cluster.start(first)
         until("it is back", lambda first=first: managers(cluster)[first] == "REACHABLE")  # type: ignore[misc]
     cluster.await_ready(4)
-    assert cluster.replicas() == "4/4"
+    until("four tasks run", lambda: cluster.replicas() == "4/4")
 
 
 def test_roles_change(cluster: Cluster) -> None:
@@ -142,7 +142,7 @@ def test_roles_change(cluster: Cluster) -> None:
     assert leader(cluster) in {"node-2", "node-4"}
     for gone in ("node-1", "node-3"):
         until(f"{gone} forgot the log", lambda gone=gone: not (cluster.root / gone / "raft").exists())  # type: ignore[misc]
-    assert cluster.replicas() == "4/4"
+    until("four tasks run", lambda: cluster.replicas() == "4/4")
     cluster.kill("node-3")
     until("node-3 is down", lambda: cluster.nodes()["node-3"][3] == "DOWN")
     cluster.ask("node", "rm", "node-3")
@@ -238,4 +238,4 @@ def test_back_and_forth(cluster: Cluster) -> None:
         ask_at(cluster, name)
         until("its socket answers", lambda: cluster.run("node", "ls").returncode == 0)
         assert {row[1] for row in cluster.rows("service", "ls")} >= {"redis", *written}
-    assert cluster.replicas() == "4/4"
+    until("four tasks run", lambda: cluster.replicas() == "4/4")

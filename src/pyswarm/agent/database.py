@@ -6,6 +6,7 @@ written survives a power cut once the method has returned. Only tasks are kept: 
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,8 @@ from pyswarm.api import v1 as api
 from pyswarm.errors import Internal
 
 VERSION = 1
+LITTLE_ROOM = 1 << 20
+"""Bytes. A disk with less is what is the matter when SQLite speaks of input and output."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tasks (
     id TEXT PRIMARY KEY,
@@ -58,10 +61,7 @@ class Database:
             self._prepare(self._connection)
         except (OSError, sqlite3.Error) as error:
             self.close()
-            raise DatabaseError(
-                f"task database {self._path} cannot be used: {error}. Repair or free the disk, restart; if the disk is fine, remove the "
-                "file: the manager tells this node its tasks again"
-            ) from error
+            raise self._unusable(error) from error
 
     def close(self) -> None:
         """Close the file; fine when it is not open."""
@@ -74,6 +74,8 @@ class Database:
         try:
             rows = self._open().execute("SELECT data, status, assigned FROM tasks ORDER BY id").fetchall()
             return [StoredTask(_task(data, status), bool(assigned)) for data, status, assigned in rows]
+        except sqlite3.OperationalError as error:
+            raise self._unusable(error) from error
         except (sqlite3.Error, DecodeError) as error:
             raise DatabaseError(f"task database {self._path} is damaged: {error}; remove the file") from error
 
@@ -102,6 +104,21 @@ class Database:
         if self._connection is None:
             raise DatabaseError(f"task database {self._path} is not open")
         return self._connection
+
+    def _unusable(self, error: Exception) -> DatabaseError:
+        """What to tell the operator of an error that is not in the file's contents."""
+        return DatabaseError(
+            f"task database {self._path} cannot be used: {self._reason(error)}. Repair or free the disk, restart; if the disk is fine, "
+            "remove the file: the manager tells this node its tasks again"
+        )
+
+    def _reason(self, error: Exception) -> str:
+        """SQLite says "disk I/O error" where its index or journal, which are files beside the database, find no room."""
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+            disk = os.statvfs(self._path.parent)
+            if disk.f_bavail * disk.f_frsize < LITTLE_ROOM:
+                return f"{os.strerror(errno.ENOSPC)} ({error})"
+        return str(error)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
