@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 TESTERS ?= 3
 CODE := src tests tools bench
 
+# Tests start hundreds of programs; without it each would compile all of its modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 CYCLES ?= 10
 MANAGERS ?= 3

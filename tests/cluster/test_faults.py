@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 CALL_SECONDS = 20.0
 PAUSE_SECONDS, CUT_SECONDS = 5.0, 3.0
+SILENCE_SECONDS, HEALED_SECONDS = 14.0, 7.0
+"""After so much silence TCP would try again 11 s later."""
 FAILOVER_SECONDS = 4.0
 """Two seconds are the goal, which bench/failover measures; here other tests may be running."""
 
@@ -151,6 +153,18 @@ async def test_leader_cut_off_with_a_client(trio: HostedCluster) -> None:
         store = await contents(stub)
     assert {name for name in names_of(store) if name.endswith(tag)} == {f"before-{tag}", f"meanwhile-{tag}"}
     assert before in store.configs
+
+
+async def test_network_that_lost_everything(trio: HostedCluster) -> None:
+    """Managers that no packet of another reached for a while are together again soon after the first one does."""
+    leader = await together(trio, trio.hosts.names)
+    trio.hosts.isolate(trio.hosts.others(leader)[0])
+    try:
+        await asyncio.sleep(SILENCE_SECONDS)
+    finally:
+        trio.hosts.heal()
+    async with asyncio.timeout(HEALED_SECONDS):
+        await together(trio, trio.hosts.names)
 
 
 @pytest.mark.parametrize("who", ["leader", "follower"])

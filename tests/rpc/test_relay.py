@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
 from pyswarm.api import v1 as api
+from pyswarm.api.swarmkit import dispatcher_pb2
 from pyswarm.api.swarmkit.ca_pb2_grpc import CAStub
 from pyswarm.api.swarmkit.control_pb2_grpc import ControlStub
 from pyswarm.api.swarmkit.dispatcher_pb2_grpc import DispatcherStub
@@ -17,7 +19,9 @@ from pyswarm.api.swarmkit.logbroker_pb2_grpc import LogBrokerStub
 from pyswarm.api.swarmkit.watch_pb2_grpc import WatchStub
 from pyswarm.errors import FailedPrecondition, Unavailable
 from pyswarm.raft.log import LostLeadership
+from pyswarm.rpc import relay
 from pyswarm.rpc.caller import MANAGER, WORKER, Caller
+from pyswarm.rpc.forward import Line
 from tests.rpc.house import House, Node, house, passing
 from tests.rpc.pki import until
 from tests.support.clock import VirtualClock
@@ -293,6 +297,38 @@ async def test_leader_cancels(pair: House, lead: Node, follow: Node) -> None:
         with pytest.raises(grpc.aio.AioRpcError, match="the component that served the call is stopping") as failure:
             await DispatcherStub(opened).Heartbeat(api.HeartbeatRequest(), timeout=10)
     assert failure.value.code() is grpc.StatusCode.CANCELLED
+
+
+class Swallowing:
+    """A connection whose calls answer a cancellation with an error, as grpcio's do when the leader ends them at that moment."""
+
+    def __init__(self) -> None:
+        self.called = asyncio.Event()
+
+    def unary_unary(self, _path: str) -> Callable[..., Any]:
+        """As grpcio's."""
+
+        async def call() -> bytes:
+            self.called.set()
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata()) from None
+            return b""
+
+        return lambda *_, **__: asyncio.ensure_future(call())
+
+
+async def test_caller_leaves_as_the_leader_does() -> None:
+    """A relay whose caller has gone ends as cancelled, though the leader ended the call at the same moment: nobody tries again for it."""
+    channel: Any = Swallowing()
+    passage = relay.Passage(Line("lead", "127.0.0.1:1", channel), ())
+    method = dispatcher_pb2.DESCRIPTOR.services_by_name["Dispatcher"].methods_by_name["Heartbeat"]
+    task = asyncio.create_task(relay.unary_unary(passage, method, b"", None))
+    await channel.called.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
 
 
 # --- when leaders change

@@ -13,6 +13,7 @@ from pyswarm import errors
 from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit.dispatcher_pb2_grpc import DispatcherStub
 from pyswarm.api.swarmkit.logbroker_pb2_grpc import LogBrokerStub
+from pyswarm.cancellation import heeded
 from pyswarm.errors import Code, PermissionDenied, SwarmError, Unavailable
 from pyswarm.rpc.pump import pumping
 
@@ -162,7 +163,8 @@ async def _unary(call: Awaitable[R]) -> R:
 def _translated() -> Iterator[None]:
     """Statuses as the exceptions that name them."""
     try:
-        yield
+        with heeded():
+            yield
     except grpc.aio.AioRpcError as error:
         raise _error(error) from error
 

@@ -12,6 +12,7 @@ from pyswarm import errors
 from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit import ca_pb2_grpc
 from pyswarm.ca.client import Dial
+from pyswarm.cancellation import heeded
 from pyswarm.errors import SwarmError, Unavailable
 from pyswarm.rpc import channel
 from pyswarm.rpc.remotes import DEFAULT_WEIGHT, ConnectionBroker, RemotePeer
@@ -90,6 +91,7 @@ class GrpcConnection:
 
 async def _translated(call: Awaitable[R]) -> R:
     try:
-        return await call
+        with heeded():
+            return await call
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error) from error

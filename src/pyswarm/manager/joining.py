@@ -17,6 +17,7 @@ from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit import raft_pb2_grpc
 from pyswarm.ca.connect import from_rpc
 from pyswarm.ca.credentials import SecurityConfig
+from pyswarm.cancellation import heeded
 from pyswarm.clock import Clock
 from pyswarm.errors import Code, FailedPrecondition, SwarmError
 from pyswarm.raft.log import Joined, LostLeadership, Member
@@ -72,7 +73,8 @@ class Joiner:
         opened = channel.connect(whom, self._security.current)
         stub: Any = raft_pb2_grpc.RaftMembershipStub(opened)
         try:
-            answer: api.JoinResponse = await stub.Join(api.JoinRequest(addr=own), timeout=JOIN_SECONDS)
+            with heeded():
+                answer: api.JoinResponse = await stub.Join(api.JoinRequest(addr=own), timeout=JOIN_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from error
         finally:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import structlog
 
+from pyswarm.cancellation import told_to_stop
 from pyswarm.clock import Clock
 
 log = structlog.get_logger(__name__)
@@ -58,8 +59,7 @@ class Leadership:
         try:
             await self._running
         except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():
+            if told_to_stop():
                 await _finish(self._running)
                 raise
             log.info("leadership lost")

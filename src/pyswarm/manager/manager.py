@@ -137,7 +137,7 @@ class Manager:
             clock=clock,
             settings=RaftSettings(heartbeat_tick=config.heartbeat_tick, election_tick=config.election_tick),
             config=self._raft_config,
-            connect=lambda addr: channel.connect(addr, security.current),
+            connect=lambda addr: channel.connect(addr, security.current, options=channel.KEEPALIVE),
             force_new_cluster=config.force_new_cluster,
         )
         self.store.attach(self.raft)

@@ -17,6 +17,7 @@ from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit import health_pb2_grpc
 from pyswarm.ca.connect import from_rpc
 from pyswarm.ca.credentials import SecurityConfig
+from pyswarm.cancellation import heeded
 from pyswarm.errors import FailedPrecondition, InvalidArgument, NotFound, Unknown
 from pyswarm.raft.log import Joined, LostLeadership, Member
 from pyswarm.rpc import channel, reach
@@ -151,7 +152,8 @@ def health_probe(security: SecurityConfig) -> Probe:
         opened = channel.connect(addr, security.current)
         stub: Any = health_pb2_grpc.HealthStub(opened)
         try:
-            answer = await stub.Check(api.HealthCheckRequest(service=RAFT_HEALTH), timeout=HEALTH_SECONDS)
+            with heeded():
+                answer = await stub.Check(api.HealthCheckRequest(service=RAFT_HEALTH), timeout=HEALTH_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise Unknown(f"{_NOT_REACHED}: {from_rpc(error).message}") from error
         finally:

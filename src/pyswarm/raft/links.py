@@ -17,6 +17,7 @@ import grpc.aio
 import structlog
 
 from pyswarm.api.private import raft_pb2
+from pyswarm.cancellation import heeded
 from pyswarm.clock import Clock
 from pyswarm.raft.filter import REMOVED_TEXT
 
@@ -105,7 +106,8 @@ class Link:
         pause, reason = FIRST_PAUSE, ""
         while True:
             try:
-                await self._session()
+                with heeded():
+                    await self._session()
             except RemovedFromCluster:
                 self._host.told_removed()
                 pause = LONGEST_PAUSE
@@ -114,7 +116,6 @@ class Link:
                 if text != reason:
                     log.info("raft connection ended", member=f"{self.raft_id:x}", addr=self.addr, reason=text)
                 reason = text
-            _heed_cancellation()
             if self.up:
                 pause, reason = FIRST_PAUSE, ""
                 self._close()
@@ -225,13 +226,6 @@ async def _raise_end(call: Any) -> NoReturn:
     if code is grpc.StatusCode.UNIMPLEMENTED:
         raise Refused("no pyswarm manager listens there; the managers of other swarms keep their log in another way, and cannot share it")
     raise Refused(details or code.name)
-
-
-def _heed_cancellation() -> None:
-    """Raise CancelledError if this task was cancelled: grpcio swallows that when the other side ends a stream before its first answer."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _describe(error: Exception) -> str:

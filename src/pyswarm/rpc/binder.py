@@ -28,6 +28,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
+from pyswarm.cancellation import told_to_stop
 from pyswarm.errors import Internal, InvalidArgument, SwarmError, Unavailable, Unimplemented
 from pyswarm.rpc import relay
 from pyswarm.rpc.authorize import REDIRECT
@@ -246,8 +247,7 @@ async def _fail(error: BaseException, method: MethodDescriptor, context: Context
     if isinstance(error, grpc.aio.AbortError | GeneratorExit):
         raise error
     if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if told_to_stop():
             raise error
         # Nobody cancelled this call: what it waited for was, because its component stops.
         await context.abort(grpc.StatusCode.CANCELLED, "the component that served the call is stopping")

@@ -28,6 +28,15 @@ _OPTIONS: list[Option] = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
+KEEPALIVE: list[Option] = [
+    # A peer that answers nothing while calls run is noticed in fifteen seconds.
+    ("grpc.keepalive_time_ms", 10_000),
+    # What was sent and is not acknowledged for this long ends the connection too (TCP_USER_TIMEOUT). Without it TCP repeats itself ever
+    # more rarely, and after a network that lost everything for a minute it would stay silent for most of another.
+    ("grpc.keepalive_timeout_ms", 5_000),
+]
+"""Options of a connection on which calls last, between managers."""
+
 
 def connect(addr: str, credentials: Credentials, server_name: str = MANAGER_NAME, *, options: Sequence[Option] = ()) -> grpc.aio.Channel:
     """A channel to a remote manager, showing the node certificate and verifying `server_name` against the roots. Connects lazily.

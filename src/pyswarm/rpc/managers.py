@@ -25,9 +25,7 @@ STOPPING_SECONDS = 1.0
 _DRAIN_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
 _OPTIONS: list[channel.Option] = [
-    # A peer that answers nothing while calls run is noticed in fifteen seconds, unsent data included.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    *channel.KEEPALIVE,
     # A manager that comes back is wanted soon; these are few.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 2_000),

@@ -17,6 +17,7 @@ import grpc
 import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
 
+from pyswarm.cancellation import heeded, told_to_stop
 from pyswarm.raft.log import Dropped, LostLeadership
 from pyswarm.rpc.forward import Line, NotHere, Stopping
 from pyswarm.rpc.headers import Header
@@ -123,7 +124,7 @@ def _outcome(line: Line) -> Iterator[Any]:
     """The channel to use; everything that can go wrong on it, as Answered."""
     try:
         # As Any: the stubs know nothing of calls without serializers, which take and return bytes.
-        with line.in_use() as channel:
+        with line.in_use() as channel, heeded():
             yield channel
     except grpc.aio.AioRpcError as error:
         raise _answered(error, line) from error
@@ -131,8 +132,7 @@ def _outcome(line: Line) -> Iterator[Any]:
         # The channel was replaced between its choice and its use.
         raise NotExecuted(grpc.StatusCode.UNAVAILABLE, "the connection to the leader was closed; the call was not made", None) from error
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if told_to_stop():
             raise
         # Not the caller.
         raise Answered(grpc.StatusCode.UNAVAILABLE, _unknown(line, "closed, because another manager leads or this one stops")) from error
