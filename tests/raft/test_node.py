@@ -9,9 +9,11 @@ import pytest
 
 from pyswarm.api import defaults
 from pyswarm.api import v1 as api
+from pyswarm.errors import Unknown
 from pyswarm.raft import segments
 from pyswarm.raft.errors import ApplyFailed, CorruptJournal, DirectoryInUse, ForeignDirectory, JournalFailed, StorageError, WrongKey
-from pyswarm.raft.log import LostLeadership, NodeStopped, TooLarge
+from pyswarm.raft.log import Compacted, LostLeadership, NodeStopped, TooLarge
+from pyswarm.raft.node import RaftNode
 from tests.raft.nodes import Memory, Recorder, create, leading, new_node, running
 
 
@@ -250,6 +252,40 @@ async def test_snapshots_appear_at_the_interval_and_shorten_the_replay(tmp_path:
         assert again.names == machine.names
         assert again.restored == 1
         assert 0 < len(again.applied) < 20
+
+
+def past(node: RaftNode, after: int) -> list[tuple[int, str]]:
+    """The writes behind an index."""
+    return [(index, request.action[0].node.id) for index, request in node.history(after)]
+
+
+async def test_history(tmp_path: Path) -> None:
+    """Behind any index that is kept come the applied writes, each with its index, also after a restart. [store 83]"""
+    async with running(new_node(tmp_path, Recorder())) as node:
+        indexes = [await node.propose(create(f"n{i}")) for i in range(10)]
+        everything = [(index, f"n{i}") for i, index in enumerate(indexes)]
+        assert past(node, 0) == everything
+        assert past(node, indexes[3]) == everything[4:]
+        assert past(node, indexes[3] - 1) == everything[3:]
+        assert past(node, indexes[9]) == []
+        begun = node.history(indexes[0])
+        await node.propose(create("later"))
+        assert [index for index, _ in begun] == indexes[1:]
+        with pytest.raises(Unknown, match="versions are out of order"):
+            node.history(node.applied_index + 1)
+    async with running(new_node(tmp_path, Recorder())) as node:
+        assert past(node, indexes[3])[:6] == everything[4:]
+
+
+async def test_history_that_is_gone(tmp_path: Path) -> None:
+    """What a snapshot has made superfluous is refused, by name; what is kept for slow followers is still told. [store 60] [store 83]"""
+    config = api.RaftConfig(snapshot_interval=9, log_entries_for_slow_followers=4)
+    async with running(new_node(tmp_path, Recorder(), config)) as node:
+        indexes = [await node.propose(create(f"n{i}")) for i in range(40)]
+        await until(lambda: node._replica is not None and node._replica.entries(1, 1) is None)
+        with pytest.raises(Compacted, match="requested index is unavailable due to compaction"):
+            node.history(indexes[0])
+        assert past(node, indexes[-4]) == [(index, f"n{37 + i}") for i, index in enumerate(indexes[-3:])]
 
 
 async def test_snapshot_interval_zero_means_never(tmp_path: Path) -> None:

@@ -75,6 +75,10 @@ class View:
         """Not asked."""
         raise NotImplementedError
 
+    def history(self, after: int) -> list[tuple[int, api.InternalRaftRequest]]:
+        """Not asked."""
+        raise NotImplementedError
+
     def _listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)

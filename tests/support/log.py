@@ -10,9 +10,9 @@ from typing import Any
 from pyswarm.api import defaults
 from pyswarm.api import v1 as api
 from pyswarm.clock import Clock
-from pyswarm.errors import FailedPrecondition
+from pyswarm.errors import FailedPrecondition, Unknown
 from pyswarm.manager.store import Store
-from pyswarm.raft.log import Joined, LostLeadership, Member, TooLarge
+from pyswarm.raft.log import Compacted, Joined, LostLeadership, Member, TooLarge
 from tests.support.clock import VirtualClock
 
 
@@ -24,6 +24,7 @@ class MemoryLog:
         self.entries: list[api.InternalRaftRequest] = []
         self.leading = True
         self.step = step
+        self.compacted = 0
         self._index = 0
 
     @property
@@ -53,6 +54,14 @@ class MemoryLog:
         """Nothing to wait for."""
         if not self.leading:
             raise LostLeadership
+
+    def history(self, after: int) -> list[tuple[int, api.InternalRaftRequest]]:
+        """All that came after; `compacted` says up to where nothing is kept."""
+        if after > self._index:
+            raise Unknown("versions are out of order")
+        if after < self.compacted:
+            raise Compacted
+        return [(i, kept) for i, kept in ((n * self.step, kept) for n, kept in enumerate(self.entries, 1)) if i > after]
 
     def members(self) -> Sequence[Member]:
         """Itself."""

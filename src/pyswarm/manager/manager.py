@@ -60,6 +60,7 @@ from pyswarm.manager.raftservices import RAFT_HEALTH, RaftMembershipService, Raf
 from pyswarm.manager.rolemanager import RoleManager
 from pyswarm.manager.scheduler.scheduler import Scheduler
 from pyswarm.manager.store import Store
+from pyswarm.manager.watch import WatchService
 from pyswarm.manager.why.service import WhyService
 from pyswarm.raft.log import ProposalError
 from pyswarm.raft.node import RaftNode, RaftSettings
@@ -149,6 +150,7 @@ class Manager:
         # Only spreads heartbeats and retries over time.
         self._dispatcher = DispatcherService(self.store, self.raft, clock, node_id=me.node_id, rng=random.Random())  # noqa: S311
         self._logs = LogBrokerService(self.store, clock)
+        self._watch = WatchService(self.store, self.raft)
         self._managers = Managers(self.raft, security, clock)
         services = self._services()
         transport = private_pb2.DESCRIPTOR.services_by_name["RaftTransport"]
@@ -204,6 +206,7 @@ class Manager:
                 group.create_task(Leadership(self.raft, self._lead).run(), name="leadership")
                 group.create_task(Autolock(self.store, self._keystore, self._clock, self._on_locked).run(), name="autolock")
                 group.create_task(self._data_keys.run(), name="data keys")
+                group.create_task(self._watch.run(), name="watch API")
                 group.create_task(self._control.run(), name="control API")
                 group.create_task(self._stay_member(), name="membership")
                 group.create_task(self._become_ready(), name="readiness")
@@ -274,7 +277,7 @@ class Manager:
             logbroker_pb2.DESCRIPTOR: {"Logs": self._logs, "LogBroker": self._logs},
             raft_pb2.DESCRIPTOR: {"RaftMembership": membership, "Raft": RaftService(self.raft)},
             resource_pb2.DESCRIPTOR: {},
-            watch_pb2.DESCRIPTOR: {},
+            watch_pb2.DESCRIPTOR: {"Watch": self._watch},
             why_pb2.DESCRIPTOR: {"Why": WhyService(self.store, self.raft, self._clock)},
         }
         return [

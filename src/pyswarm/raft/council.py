@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -12,10 +12,11 @@ import structlog
 
 from pyswarm.api import v1 as api
 from pyswarm.clock import Clock
-from pyswarm.errors import DeadlineExceeded, FailedPrecondition, SwarmError
+from pyswarm.errors import DeadlineExceeded, FailedPrecondition, SwarmError, Unknown
+from pyswarm.raft.commands import Type, parse_request
 from pyswarm.raft.filter import REMOVED_TEXT
 from pyswarm.raft.links import Connect, Refused, probe
-from pyswarm.raft.log import Joined, LostLeadership, Member, NodeStopped, shortage
+from pyswarm.raft.log import Compacted, Joined, LostLeadership, Member, NodeStopped, shortage
 from pyswarm.raft.membership import Change
 from pyswarm.raft.replica import Replica
 from pyswarm.raft.resident import Resident
@@ -77,6 +78,16 @@ class Council:
         if not done.done():
             self._wake.set()
         await done
+
+    def history(self, after: int) -> Iterator[tuple[int, api.InternalRaftRequest]]:
+        """See Log."""
+        replica = self._alive()
+        if after > replica.applied:
+            raise Unknown("versions are out of order")
+        kept = replica.entries(after + 1, replica.applied)
+        if kept is None:
+            raise Compacted
+        return ((index, parse_request(command)) for command, index, _ in kept if command[0] == Type.STORE)
 
     # --- who is there
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +44,13 @@ class Dropped(ProposalError):
 
     def __init__(self) -> None:
         super().__init__("raft proposal dropped")
+
+
+class Compacted(Unknown):
+    """Entries that were asked for are not kept any more."""
+
+    def __init__(self) -> None:
+        super().__init__("requested index is unavailable due to compaction")
 
 
 class StateMachine(Protocol):
@@ -121,6 +128,13 @@ class Log(Protocol):
         """Return when everything committed before the call is applied here, and nobody else had been elected by then: a read is current.
 
         Costs a round trip to a majority, shared by all who wait, and no entry. Raises LostLeadership, never `uncertain`.
+        """
+        ...
+
+    def history(self, after: int) -> Iterable[tuple[int, api.InternalRaftRequest]]:
+        """The applied writes behind an index, each with its own, as they are at the moment of the call; read as they are taken.
+
+        Raises Compacted, and Unknown for an index that is not applied here yet.
         """
         ...
 

@@ -62,6 +62,10 @@ class Standing:
         """A log entry, None when it is not kept any more (or not there yet)."""
         return self._journal.at(index)
 
+    def entries(self, first: int, last: int) -> Sequence[Entry] | None:
+        """The log's entries from `first` to `last`, which must be there; None when some of them are not kept any more."""
+        return self._journal.between(first, last)
+
     def members(self) -> Sequence[Member]:
         """The present members by raft id."""
         own, leader, reachable = self._identity.raft_id, self.leader_id, self.peers.reachable()

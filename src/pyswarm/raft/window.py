@@ -64,6 +64,11 @@ class Window:
             position += 1
         return taken
 
+    def between(self, first: int, last: int) -> list[Entry] | None:
+        """Entries `first` to `last`, also among hidden ones; none when `first` is behind `last`, None when some are gone."""
+        begin = self._entries[0][1]
+        return self._entries[first - begin : last + 1 - begin] if begin <= first else None
+
     def reveal(self) -> None:
         """Show what is hidden."""
         self._hidden = 0

@@ -13,7 +13,7 @@ Started by the manager (`Store.run`), attached to a `raft.log.Log`, whose state 
 from pyswarm.manager.store import by
 from pyswarm.manager.store.events import Action, Commit, Event
 from pyswarm.manager.store.rules import Exists, InvalidFind, NameConflict, NotExist, SequenceConflict
-from pyswarm.manager.store.store import Store, Watch
+from pyswarm.manager.store.store import Store, Watch, events_of
 from pyswarm.manager.store.tables import Kind, Selector, Stored, Table, copy_of
 from pyswarm.manager.store.transaction import Tx, View
 
@@ -36,4 +36,5 @@ __all__ = [
     "Watch",
     "by",
     "copy_of",
+    "events_of",
 ]

@@ -318,6 +318,11 @@ def _run_items(tx: Tx, pending: deque[tuple[int, I]], fn: Callable[[Tx, I], None
     return done
 
 
+def events_of(request: api.InternalRaftRequest) -> list[Event]:
+    """What an entry of the log did, without the objects as they were before updates. Raises ValueError."""
+    return [Event(change.kind, change.action, change.obj) for change in _changes(request)]
+
+
 def _in_order(objects: Mapping[str, Any]) -> Iterator[str]:
     """The ids, sorted; sorting many at once is one long step for the interpreter."""
     ids = list(objects)

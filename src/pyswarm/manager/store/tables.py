@@ -316,3 +316,7 @@ VOLUME: Schema[api.Volume] = Schema(
     annotations=lambda v: v.spec.annotations,
     indexes={"group": lambda v: (v.spec.group,), "driver": _volume_driver},
 )
+
+SCHEMAS: Mapping[Kind, Schema[Any]] = {
+    schema.kind: schema for schema in (NODE, SERVICE, NETWORK, TASK, CLUSTER, SECRET, RESOURCE, EXTENSION, CONFIG, VOLUME)
+}
