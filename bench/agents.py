@@ -29,6 +29,7 @@ from bench.managers import managers
 from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit.control_pb2_grpc import ControlStub
 from pyswarm.rpc.channel import connect_unverified
+from pyswarm.rpc.turns import Loop
 
 if TYPE_CHECKING:
     from pyswarm.api.swarmkit.control_pb2_grpc import ControlAsyncStub
@@ -210,7 +211,8 @@ def main() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        asyncio.run(measure(flags))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(measure(flags))
     except StoryError as error:
         print(f"bench.agents: {error}", file=sys.stderr)
         return 1

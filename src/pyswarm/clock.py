@@ -59,3 +59,18 @@ async def wait_for(event: asyncio.Event, clock: Clock, seconds: float | None, *,
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
     return event.is_set()
+
+
+BUSY_SECONDS = 0.005
+TURNS = 6
+
+
+async def give_way(clock: Clock, since: float) -> None:
+    """Call after work that went on since `since` (monotonic): when it was long, everybody else gets some turns of the loop.
+
+    One is not enough. What comes from the network passes from callback to callback, a turn each; with work in between at every turn, a call
+    that needs a millisecond would be answered after a second.
+    """
+    if clock.monotonic() - since > BUSY_SECONDS:
+        for _ in range(TURNS):
+            await asyncio.sleep(0)

@@ -23,9 +23,9 @@ from pyswarm.ca.credentials import Credentials
 from pyswarm.clock import SystemClock
 from pyswarm.errors import InvalidArgument
 from pyswarm.rpc import channel, tls
-from pyswarm.rpc.caller import MANAGER, WORKER
+from pyswarm.rpc.caller import MANAGER, WORKER, Caller
 from pyswarm.rpc.front import Front, Limits
-from pyswarm.rpc.server import ListenError, RemoteServer, split_address
+from pyswarm.rpc.server import INNER_SERVERS, ListenError, RemoteServer, split_address
 from tests.rpc.pki import Authority, Leader, Toy, manager_security, remote_port, toy_services, until
 
 Inner = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -199,11 +199,45 @@ async def test_nobody_gets_around_the_front(tmp_path: Path, server: RemoteServer
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     # Path names in socket addresses are short; the test's directory may be long.
     with contextlib.chdir(directory):
-        async with grpc.aio.insecure_channel("unix:inner.sock") as opened:
+        async with grpc.aio.insecure_channel("unix:inner-0.sock") as opened:
             with pytest.raises(grpc.aio.AioRpcError) as failure:
                 await whoami(opened)
     assert failure.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert failure.value.details() == "Permission denied: no peer info"
+
+
+async def test_heartbeats_overtake(authority: Authority, tmp_path: Path) -> None:
+    """A heartbeat does not wait behind the other calls that came before it on its connection."""
+    answered: list[str] = []
+
+    class Busy(Toy):
+        async def GetRootCACertificate(  # noqa: N802
+            self, request: api.GetRootCACertificateRequest, caller: Caller
+        ) -> api.GetRootCACertificateResponse:
+            answered.append("other")
+            return await super().GetRootCACertificate(request, caller)
+
+        async def Heartbeat(self, request: api.HeartbeatRequest, caller: Caller) -> api.HeartbeatResponse:  # noqa: N802
+            answered.append("beat")
+            return await super().Heartbeat(request, caller)
+
+    async with remote_port(manager_security(authority), toy_services(Busy()), tmp_path / "rpc") as server:
+        async with channel.connect(server.address, authority.issue("worker-1", WORKER)) as opened:
+            await whoami(opened)
+            beat = DispatcherStub(opened).Heartbeat
+            await asyncio.gather(*(whoami(opened) for _ in range(300)), beat(api.HeartbeatRequest(), timeout=10))
+    assert answered.index("beat") < len(answered) - 50
+
+
+async def test_connections_are_dealt_out(authority: Authority, toy: Toy, tmp_path: Path) -> None:
+    """The servers behind the front share the connections, and each of them knows who is who."""
+    async with remote_port(manager_security(authority), toy_services(toy), tmp_path / "rpc") as server:
+        names = [f"worker-{number}" for number in range(2 * INNER_SERVERS + 1)]
+        async with contextlib.AsyncExitStack() as stack:
+            opened = [await stack.enter_async_context(channel.connect(server.address, authority.issue(name, WORKER))) for name in names]
+            beats = (DispatcherStub(one).Heartbeat(api.HeartbeatRequest(), timeout=10) for one in opened)
+            await asyncio.gather(*beats)
+    assert sorted(caller.node_id for caller in toy.callers) == sorted(names)
 
 
 async def test_certificate_swap(authority: Authority, toy: Toy, tmp_path: Path) -> None:
@@ -273,7 +307,7 @@ async def bare_front(authority: Authority, directory: Path, inner: Inner) -> Asy
     """A front whose inner server is a plain stream server instead of gRPC."""
     with contextlib.chdir(directory):
         listening = await asyncio.start_unix_server(inner, "inner.sock", limit=65536)
-        front = Front(tls.server_context(authority.issue("manager-1", MANAGER)), "inner.sock", SystemClock())
+        front = Front(tls.server_context(authority.issue("manager-1", MANAGER)), ["inner.sock"], SystemClock())
         host, port = await front.listen("127.0.0.1", 0)
         running = asyncio.create_task(front.run())
         try:

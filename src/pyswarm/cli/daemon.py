@@ -19,6 +19,7 @@ import click
 
 from pyswarm import __version__
 from pyswarm.garbage import keep_pauses_short
+from pyswarm.rpc.turns import Loop
 
 if TYPE_CHECKING:
     from pyswarm.agent.executor.docker import DockerExecutor
@@ -92,7 +93,8 @@ def command(**flags: Any) -> int:
     config = _config(flags)
     _raise_file_limit()
     keep_pauses_short()
-    return asyncio.run(_serve(config))
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        return runner.run(_serve(config))
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import structlog
 
 from pyswarm.api import v1 as api
-from pyswarm.clock import Clock
+from pyswarm.clock import Clock, give_way
 from pyswarm.raft.council import Council
 from pyswarm.raft.errors import StorageError
 from pyswarm.raft.links import Connect
@@ -230,6 +230,7 @@ class RaftNode(Council):
                 await _in(disk_thread, replica.sync)
             if network is not None:
                 network.send(take(synced=True))
+            begun = self._clock.monotonic()
             again = replica.finish()
             if network is not None:
                 network.send(take(synced=not replica.must_sync))
@@ -239,6 +240,7 @@ class RaftNode(Council):
                 group.create_task(self._work(job))
             if not self._member.is_set() and replica.is_member:
                 self._member.set()
+            await give_way(self._clock, begun)
             if again:
                 await asyncio.sleep(0)
             else:

@@ -115,11 +115,13 @@ def handlers(services: Sequence[Service], gate: Gate, streams: Streams | None = 
     """What a gRPC server registers so that `services` answer behind `gate`; `streams` is how it ends streams when it stops."""
     running = streams or Streams()
     return [
-        grpc.method_handlers_generic_handler(
-            service.descriptor.full_name, {method.name: _handler(service, method, gate, running) for method in service.descriptor.methods}
-        )
-        for service in services
+        grpc.method_handlers_generic_handler(service.descriptor.full_name, method_handlers(service, gate, running)) for service in services
     ]
+
+
+def method_handlers(service: Service, gate: Gate, streams: Streams) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+    """The handler of each method, by name."""
+    return {method.name: _handler(service, method, gate, streams) for method in service.descriptor.methods}
 
 
 def _handler(service: Service, method: MethodDescriptor, gate: Gate, streams: Streams) -> grpc.RpcMethodHandler[Any, Any]:

@@ -18,6 +18,7 @@ import secrets
 import socket
 import ssl
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -53,11 +54,12 @@ class Front:
     they can drain; `close()` cuts them.
     """
 
-    def __init__(self, context: ssl.SSLContext, inner_path: str, clock: Clock, limits: Limits | None = None) -> None:
+    def __init__(self, context: ssl.SSLContext, inner_paths: Sequence[str], clock: Clock, limits: Limits | None = None) -> None:
+        """`inner_paths`: the sockets of the gRPC servers behind, among which connections are dealt out in turn."""
         self.context = context
         self.limits = limits or Limits()
         self.clock = clock
-        self._inner_path = inner_path
+        self._inner_paths = itertools.cycle(inner_paths)
         self._server: asyncio.Server | None = None
         self._group: asyncio.TaskGroup | None = None
         self._legs: set[_Outer] = set()
@@ -168,7 +170,7 @@ class Front:
         self._peers[inner_peer] = leg.peer
         try:
             sock.bind(b"\0" + name.encode("ascii"))
-            await loop.sock_connect(sock, self._inner_path)
+            await loop.sock_connect(sock, next(self._inner_paths))
             await loop.create_unix_connection(lambda: _Inner(self, leg, inner_peer), sock=sock)
         except OSError as error:
             log.warning("inner connection failed", peer=leg.peer.remote_addr, error=str(error))

@@ -24,7 +24,7 @@ from pyswarm.clock import Clock
 from pyswarm.errors import FailedPrecondition, InvalidArgument
 from pyswarm.rpc import forward, tls
 from pyswarm.rpc.authorize import Policy
-from pyswarm.rpc.binder import Service, Streams, handlers
+from pyswarm.rpc.binder import Gate, Service, Streams, handlers, method_handlers
 from pyswarm.rpc.forward import LeaderDirectory, LeaderDoor
 from pyswarm.rpc.front import Front, Limits
 from pyswarm.rpc.gates import LocalGate, RemoteGate
@@ -32,6 +32,12 @@ from pyswarm.rpc.gates import LocalGate, RemoteGate
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS = 8.0
+INNER_SERVERS = 16
+"""gRPC's server for asyncio takes in one call at a time, and each takes some six turns of the loop: while these are long, a few hundred
+calls at once would wait for seconds. So there are several servers, among which the connections are dealt out."""
+
+_URGENT = {"docker.swarmkit.v1.Dispatcher": frozenset({"Heartbeat"})}
+"""Methods that have a queue of their own at each server, so that they do not wait behind the others."""
 STREAMS_SECONDS = 0.25
 """How long streams are given for a last message when a server stops; calls with one answer have the longer time."""
 
@@ -77,7 +83,7 @@ class RemoteServer:
         self._stack = contextlib.AsyncExitStack()
         self._streams = Streams()
         self._front: Front
-        self._server: grpc.aio.Server | None = None
+        self._servers: list[grpc.aio.Server] = []
         self.address = ""
 
     async def listen(self, address: str) -> str:
@@ -86,8 +92,8 @@ class RemoteServer:
         Raises InvalidArgument for an address that is none, ListenError when it cannot be had.
         """
         host, port = split_address(address)
-        inner_path = self._inner_path()
-        self._front = Front(tls.server_context(self._security.current), inner_path, self._clock, self._limits)
+        paths = self._inner_paths()
+        self._front = Front(tls.server_context(self._security.current), paths, self._clock, self._limits)
         try:
             bound_host, bound_port = await self._front.listen(host, port)
         except OSError as error:
@@ -98,9 +104,14 @@ class RemoteServer:
             ) from error
         self.address = f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
         gate = RemoteGate(self._front, self._policy, self._door)
-        self._server = grpc.aio.server(handlers=handlers(self._services, gate, self._streams), options=_OPTIONS)
-        self._server.add_insecure_port(f"unix:{inner_path}")
-        await self._server.start()
+        for path in paths:
+            server = grpc.aio.server(handlers=handlers(self._services, gate, self._streams), options=_OPTIONS)
+            registry: Any = server  # the type stubs do not know the method yet
+            for name, urgent in _urgent(self._services, gate, self._streams).items():
+                registry.add_registered_method_handlers(name, urgent)
+            server.add_insecure_port(f"unix:{path}")
+            await server.start()
+            self._servers.append(server)
         return self.address
 
     async def run(self) -> None:
@@ -117,10 +128,10 @@ class RemoteServer:
     async def close(self) -> None:
         """What `run()` does at its end; for a server that was bound and never ran. May be called twice."""
         self._door.close()
-        if self._server is not None:
+        if self._servers:
             self._front.stop_accepting()
             await self._streams.end(STREAMS_SECONDS)
-            await self._server.stop(STOP_SECONDS)
+            await asyncio.gather(*(server.stop(STOP_SECONDS) for server in self._servers))
             self._front.close()
         await self._stack.aclose()
 
@@ -131,16 +142,17 @@ class RemoteServer:
     def _on_credentials(self, credentials: Credentials) -> None:
         self._front.replace_context(tls.server_context(credentials))
 
-    def _inner_path(self) -> str:
-        """A path to the private socket that fits a socket address however long the state directory's name is."""
+    def _inner_paths(self) -> list[str]:
+        """Paths to the private sockets that fit a socket address however long the state directory's name is."""
         ensure_directory(self._inner_directory, 0o700)
         self._inner_directory.chmod(0o700)
-        socket_path = self._inner_directory / "inner.sock"
-        socket_path.unlink(missing_ok=True)
-        self._stack.callback(socket_path.unlink, missing_ok=True)
+        sockets = [self._inner_directory / f"inner-{number}.sock" for number in range(INNER_SERVERS)]
+        for path in sockets:
+            path.unlink(missing_ok=True)
+            self._stack.callback(path.unlink, missing_ok=True)
         descriptor = os.open(self._inner_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._stack.callback(os.close, descriptor)
-        return f"/proc/self/fd/{descriptor}/{socket_path.name}"
+        return [f"/proc/self/fd/{descriptor}/{path.name}" for path in sockets]
 
 
 class ControlServer:
@@ -227,6 +239,16 @@ def split_address(address: str, what: str = "listen address") -> tuple[str, int]
     if not separator or not port.isdecimal() or int(port) > 65535 or (":" in host and bare == host):
         raise InvalidArgument(f"missing or invalid {what} {address}; give it as host:port")
     return bare, int(port)
+
+
+def _urgent(services: Sequence[Service], gate: Gate, streams: Streams) -> dict[str, dict[str, Any]]:
+    """The handlers of the urgent methods, by service and name."""
+    found = {service.descriptor.full_name: service for service in services}
+    return {
+        name: {method: handler for method, handler in method_handlers(found[name], gate, streams).items() if method in urgent}
+        for name, urgent in _URGENT.items()
+        if name in found
+    }
 
 
 def _bind(server: grpc.aio.Server, path: Path, credentials: grpc.ServerCredentials) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from pyswarm.api import defaults
 from pyswarm.api import v1 as api
-from pyswarm.clock import Clock
+from pyswarm.clock import Clock, give_way
 from pyswarm.manager.store import tables
 from pyswarm.manager.store.events import Action, Commit, Event
 from pyswarm.manager.store.rules import Exists, NotExist
@@ -128,10 +128,12 @@ class Store:
         return results
 
     async def _commit_group(self, log: Log) -> None:
+        begun = self._clock.monotonic()
         group = self._collect(log)
         error: BaseException | None = None
         try:
             if group.tx.changes:
+                await give_way(self._clock, begun)
                 await log.propose(_request(group.tx.changes), group.tx)
             elif any(own is not None for _, _, own in group.members):
                 # A refusal tells what the store holds, as a read does: a leader that was deposed without knowing must not give one.
