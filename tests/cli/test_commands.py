@@ -459,6 +459,17 @@ def test_secret_with_driver_reads_nothing(manager: Manager, run: Run) -> None:
 
 
 @pytest.mark.parametrize("kind", ["secret", "config"])
+def test_templates(kind: str, manager: Manager, run: Run) -> None:
+    """Data is a template when that is said, with the one driver that there is."""
+    run(kind, "create", "plain", stdin=b"{{x}}")
+    run(kind, "create", "made", "--template-driver", "golang", stdin=b"{{.Task.ID}}")
+    plain, made = (request.spec for request in manager.requests(f"Create{kind.capitalize()}"))
+    assert not plain.HasField("templating")
+    assert made.templating.name == "golang"
+    assert error(run, kind, "create", "x", "--template-driver", "jinja") == "--template-driver jinja: there is only one, golang"
+
+
+@pytest.mark.parametrize("kind", ["secret", "config"])
 def test_removing_data(kind: str, manager: Manager, run: Run) -> None:
     """rm prints the ID; more than one argument is refused, nothing is half done. [cli 85]"""
     spec = getattr(api, f"{kind.capitalize()}Spec")(annotations=api.Annotations(name="pw"))

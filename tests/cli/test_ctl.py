@@ -80,11 +80,13 @@ def test_all_commands_are_there() -> None:
 
 @pytest.mark.parametrize("path", FLAGS)
 def test_flags(path: tuple[str, ...]) -> None:
-    """Names and types of the flags are SwarmKit's; those of jobs, which its command line cannot make, are Docker's. [cli 10]"""
+    """Names and types of the flags are SwarmKit's; those it lacks, of jobs and templates, are Docker's. [cli 10]"""
     command = dict(commands())[path]
     assert isinstance(command, Command)
     shown = {f"{flag.name} {flag.kind.word}".strip() for flag in command.flags}
-    assert shown - {"max-concurrent uint"} == {entry.strip() for entry in FLAGS[path].replace("\n", " ").split(",") if entry.strip()}
+    assert shown - {"max-concurrent uint", "template-driver string"} == {
+        entry.strip() for entry in FLAGS[path].replace("\n", " ").split(",") if entry.strip()
+    }
 
 
 @pytest.mark.parametrize("path", [path for path, _ in commands()], ids=" ".join)

@@ -10,7 +10,8 @@ from pyswarm.agent.dependencies import Dependencies
 from pyswarm.agent.executor import ExecutorError, TemporaryError
 from pyswarm.agent.executor.docker import given as docker_given
 from pyswarm.agent.executor.docker.http import EngineError
-from pyswarm.agent.executor.files import File, Owner, WantedFile, content, filled, wanted_files
+from pyswarm.agent.executor.files import File, Owner, WantedFile, wanted_files
+from pyswarm.agent.executor.payloads import Payloads
 from pyswarm.agent.executor.process import given as process_given
 from pyswarm.api import v1 as api
 from tests.support.engine import container_task
@@ -61,19 +62,19 @@ def test_refused_references(file: api.FileTarget | None, error: str) -> None:
 
 
 def test_content() -> None:
-    """A value made for the task alone comes first; a missing one is waited for; a template is refused. [dispatcher 145]"""
+    """A value made for the task alone comes first; a missing one is waited for. [dispatcher 145]"""
     task = wants(secrets={"a": api.FileTarget(name="a")}, configs={"c": api.FileTarget(name="c")})
     secret, config = wanted_files(task.spec.container)
     node = Dependencies()
+    payloads = Payloads(task, None, node.of(task))
     with pytest.raises(TemporaryError, match="dependency not ready: secret a-id not found"):
-        content(secret, node.of(task))
+        payloads.content(secret)
     node.secrets.add(api.Secret(id="a-id", spec=api.SecretSpec(data=b"all")))
-    assert content(secret, node.of(task)) == b"all"
+    assert payloads.content(secret) == b"all"
     node.secrets.add(api.Secret(id=f"a-id.{task.id}", spec=api.SecretSpec(data=b"mine")))
-    assert content(secret, node.of(task)) == b"mine"
-    node.configs.add(api.Config(id="c-id", spec=api.ConfigSpec(data=b"{{.}}", templating=api.Driver(name="golang"))))
-    with pytest.raises(ExecutorError, match="config c is a template"):
-        content(config, node.of(task))
+    assert payloads.content(secret) == b"mine"
+    node.configs.add(api.Config(id="c-id", spec=api.ConfigSpec(data=b"{{.}}")))
+    assert payloads.content(config) == b"{{.}}"
 
 
 def test_filled() -> None:
@@ -82,7 +83,7 @@ def test_filled() -> None:
     node = Dependencies()
     node.secrets.add(api.Secret(id="a-id", spec=api.SecretSpec(data=b"hush")))
     (wanted,) = wanted_files(task.spec.container)
-    file = filled(wanted, "files/0", node.of(task), Owner(5, 6), 0o400)
+    file = Payloads(task, None, node.of(task)).file(wanted, "files/0", Owner(5, 6), 0o400)
     assert file == File("files/0", b"hush", Owner(5, 9), 0o400)
     assert "hush" not in repr(file)
 

@@ -83,6 +83,25 @@ async def test_files(executor: ProcessExecutor, tmp_path: Path, tmpfs: Path) -> 
     assert everything_below(tmpfs) == []
 
 
+async def test_templates(executor: ProcessExecutor, tmp_path: Path, tmpfs: Path) -> None:
+    """A config that is a template includes a secret, what is in it is the task's own, and like all configs it is never on the disk.
+
+    [control 149]
+    """
+    node = Dependencies()
+    node.secrets.add(api.Secret(id="s", spec=api.SecretSpec(data=SECRET)))
+    data = b'password={{secret "pw"}}\nslot={{.Task.Slot}}\nhost={{.Node.Hostname}}\n'
+    node.configs.add(api.Config(id="c", spec=api.ConfigSpec(data=data, templating=api.Driver(name="golang"))))
+    executor.use_dependencies(node)
+    await executor.describe()
+    controller = await launch(executor, shell('cat "$PYSWARM_CONFIGS_DIR/sub/conf"; sleep 0.2'))
+    for path in files_below(tmp_path):
+        assert SECRET not in (tmp_path / path).read_bytes() or path.endswith("/log")
+    assert await output(controller) == f"password={SECRET.decode()}\nslot=1\nhost=here\n"
+    await controller.remove()
+    assert everything_below(tmpfs) == []
+
+
 @needs_root
 async def test_other_user(executor: ProcessExecutor, tmpfs: Path) -> None:
     """The files belong to the task's user, who reaches them; another user does not."""

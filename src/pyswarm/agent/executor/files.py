@@ -1,4 +1,4 @@
-"""Which secrets and configs a task wants as files, and what is in them (spec/cli-and-executor, section 22, last paragraph). Pure."""
+"""Which secrets and configs a task wants as files (spec/cli-and-executor, section 22, last paragraph). Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from pyswarm.agent.dependencies import DependencyNotFound, TaskDependencies
-from pyswarm.agent.executor import ExecutorError, TemporaryError
+from pyswarm.agent.executor import ExecutorError
 from pyswarm.api import v1 as api
 
 Kind = Literal["secret", "config"]
@@ -63,24 +62,6 @@ class Files:
 def wanted_files(spec: api.ContainerSpec) -> tuple[WantedFile, ...]:
     """The files, secrets first. Raises ExecutorError for a reference that cannot be a file here, with its name and the reason."""
     return tuple(_references(spec))
-
-
-def content(wanted: WantedFile, dependencies: TaskDependencies) -> bytes:
-    """The bytes of a file. Raises TemporaryError while they are not on this node, ExecutorError when the task may not have them."""
-    try:
-        found = dependencies.secret(wanted.id) if wanted.kind == "secret" else dependencies.config(wanted.id)
-    except DependencyNotFound as error:
-        raise TemporaryError(f"dependency not ready: {error}") from error
-    if found.spec.HasField("templating"):
-        raise ExecutorError(f"{wanted} is a template, and templates of secrets and configs are not expanded yet")
-    return found.spec.data
-
-
-def filled(wanted: WantedFile, path: str, dependencies: TaskDependencies, owner: Owner, mode: int) -> File:
-    """The file at `path`, with `owner` and `mode` where the task leaves them open. Raises as `content` does."""
-    uid = owner.uid if wanted.uid is None else wanted.uid
-    gid = owner.gid if wanted.gid is None else wanted.gid
-    return File(path, content(wanted, dependencies), Owner(uid, gid), mode if wanted.mode is None else wanted.mode)
 
 
 def _references(spec: api.ContainerSpec) -> Iterator[WantedFile]:

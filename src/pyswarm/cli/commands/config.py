@@ -20,12 +20,14 @@ _REMOVE = "remove command takes a single config ID or name"
     "create",
     one_argument("<config name>", _CREATE, _CREATE),
     summary="Create a config from standard input or a file",
-    example="pyswarmctl config create nginx.conf --file ./nginx.conf",
-    flags=[payload.FILE],
+    example="pyswarmctl config create nginx.conf --file ./nginx.conf\n"
+    "pyswarmctl config create app.conf --file ./app.conf --template-driver golang",
+    flags=[payload.FILE, payload.TEMPLATE],
 )
 def create(call: Call) -> None:
     """Read first, connect afterwards."""
-    spec = api.ConfigSpec(annotations=api.Annotations(name=call.argument), data=payload.read(call.given))
+    templating = payload.templating(call.given)
+    spec = api.ConfigSpec(annotations=api.Annotations(name=call.argument), data=payload.read(call.given), templating=templating)
     with call.connect() as client:
         call.show(client.ask(client.control.CreateConfig, api.CreateConfigRequest(spec=spec)).config.id + "\n")
 

@@ -6,9 +6,20 @@ import sys
 from pathlib import Path
 
 from pyswarm import errors
+from pyswarm.api import v1 as api
 from pyswarm.cli.flagset import STRING, Flag, Given
 
 FILE = Flag("file", STRING, "read the data from this file instead of standard input", "f")
+LANGUAGE = "golang"
+TEMPLATE = Flag("template-driver", STRING, "expand templates in the data for each task (golang)")
+
+
+def templating(given: Given) -> api.Driver | None:
+    """What expands templates in the data; None: nothing does. Raises InvalidArgument for what no node could do."""
+    name = given.text("template-driver")
+    if name not in {"", LANGUAGE}:
+        raise errors.InvalidArgument(f"--template-driver {name}: there is only one, {LANGUAGE}")
+    return api.Driver(name=name) if name else None
 
 
 def read(given: Given) -> bytes:

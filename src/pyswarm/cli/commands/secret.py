@@ -20,13 +20,18 @@ _REMOVE = "remove command takes a single secret ID or name"
     one_argument("<secret name>", _CREATE, _CREATE),
     summary="Create a secret from standard input or a file",
     example="printf %s 's3cr3t' | pyswarmctl secret create password\npyswarmctl secret create key --file server.key",
-    flags=[payload.FILE, Flag("driver", STRING, "secret driver that knows the value; nothing is read without --file", "d")],
+    flags=[
+        payload.FILE,
+        payload.TEMPLATE,
+        Flag("driver", STRING, "secret driver that knows the value; nothing is read without --file", "d"),
+    ],
 )
 def create(call: Call) -> None:
     """Read first, connect afterwards: typing the data may take a while."""
     driver = call.given.text("driver")
+    templating = payload.templating(call.given)
     content = payload.read(call.given) if "file" in call.given or not driver else b""
-    spec = api.SecretSpec(annotations=api.Annotations(name=call.argument), data=content)
+    spec = api.SecretSpec(annotations=api.Annotations(name=call.argument), data=content, templating=templating)
     if driver:
         spec.driver.name = driver
     with call.connect() as client:

@@ -19,6 +19,7 @@ from pyswarm.agent.executor.docker.given import file_mounts, task_files
 from pyswarm.agent.executor.docker.http import EngineUnavailable, Transport
 from pyswarm.agent.executor.files import wanted_files
 from pyswarm.agent.executor.memory import CANDIDATES, Memory
+from pyswarm.agent.executor.payloads import Payloads
 from pyswarm.agent.executor.spec import container_spec
 from pyswarm.api import v1 as api
 from pyswarm.clock import Clock, SystemClock
@@ -96,7 +97,7 @@ class DockerExecutor:
         wanted = wanted_files(container_spec(task))
         mounts = file_mounts(wanted, self._memory.directory(task.id)) if wanted else ()
         request = container_request(task, self._description, files=mounts)
-        files = task_files(task.id, wanted, self._memory, self._dependencies.of(task))
+        files = task_files(task.id, wanted, self._memory, Payloads(task, self._description, self._dependencies.of(task)))
         return DockerController(self._engine, self._events, task, request, self._clock, files)
 
     async def remove_strays(self, keep: Iterable[str]) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from posixpath import join
 
-from pyswarm.agent.dependencies import TaskDependencies
 from pyswarm.agent.executor import ExecutorError
 from pyswarm.agent.executor.docker.http import EngineError
-from pyswarm.agent.executor.files import Files, Owner, WantedFile, filled
+from pyswarm.agent.executor.files import Files, Owner, WantedFile
 from pyswarm.agent.executor.memory import Memory, TaskFiles
+from pyswarm.agent.executor.payloads import Payloads
 
 Body = dict[str, object]
 
@@ -35,11 +35,11 @@ def file_mounts(wanted: Sequence[WantedFile], directory: Path) -> tuple[Body, ..
     )
 
 
-def task_files(task_id: str, wanted: Sequence[WantedFile], memory: Memory, dependencies: TaskDependencies) -> TaskFiles:
+def task_files(task_id: str, wanted: Sequence[WantedFile], memory: Memory, payloads: Payloads) -> TaskFiles:
     """The files of a container, for root unless the task says otherwise."""
 
     def make() -> Files:
-        return Files(tuple(filled(file, _path(n), dependencies, ROOT, DEFAULT_MODE) for n, file in enumerate(wanted)), ROOT)
+        return Files(tuple(payloads.file(file, _path(n), ROOT, DEFAULT_MODE) for n, file in enumerate(wanted)), ROOT)
 
     return TaskFiles(memory, task_id, make if wanted else None)
 

@@ -15,6 +15,7 @@ from pyswarm.agent.dependencies import Dependencies
 from pyswarm.agent.executor import ExecutorError
 from pyswarm.agent.executor.files import wanted_files
 from pyswarm.agent.executor.memory import CANDIDATES, Memory
+from pyswarm.agent.executor.payloads import Payloads
 from pyswarm.agent.executor.process.controller import ProcessController
 from pyswarm.agent.executor.process.given import check_targets, environment, task_files
 from pyswarm.agent.executor.process.recipe import recipe
@@ -77,7 +78,7 @@ class ProcessExecutor:
         check_targets(wanted)
         variables = environment(wanted, self._memory.directory(task.id)) if wanted else {}
         made = recipe(task, self._description, files=variables)
-        files = task_files(task.id, wanted, self._memory, self._dependencies.of(task), made)
+        files = task_files(task.id, wanted, self._memory, Payloads(task, self._description, self._dependencies.of(task)), made)
         return ProcessController(task, made, self._supervised(task.id), self._clock, files)
 
     async def remove_strays(self, keep: Iterable[str]) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from posixpath import isabs
 
-from pyswarm.agent.dependencies import TaskDependencies
 from pyswarm.agent.executor import ExecutorError
-from pyswarm.agent.executor.files import Files, Owner, WantedFile, filled
+from pyswarm.agent.executor.files import Files, Owner, WantedFile
 from pyswarm.agent.executor.memory import Memory, TaskFiles
+from pyswarm.agent.executor.payloads import Payloads
 from pyswarm.agent.executor.process.recipe import Recipe, credentials
 
 FOLDERS = {"secret": "secrets", "config": "configs"}
@@ -35,13 +35,13 @@ def environment(wanted: Sequence[WantedFile], directory: Path) -> dict[str, str]
     return {VARIABLES[file.kind]: str(directory / FOLDERS[file.kind]) for file in wanted}
 
 
-def task_files(task_id: str, wanted: Sequence[WantedFile], memory: Memory, dependencies: TaskDependencies, recipe: Recipe) -> TaskFiles:
+def task_files(task_id: str, wanted: Sequence[WantedFile], memory: Memory, payloads: Payloads, recipe: Recipe) -> TaskFiles:
     """The files of a process, for its user unless the task says otherwise."""
 
     def make() -> Files:
         who = credentials(recipe.user, recipe.groups)
         owner = Owner(who.uid, who.gid) if who is not None else Owner(os.geteuid(), os.getegid())
-        made = tuple(filled(file, f"{FOLDERS[file.kind]}/{file.target}", dependencies, owner, DEFAULT_MODE) for file in wanted)
+        made = tuple(payloads.file(file, f"{FOLDERS[file.kind]}/{file.target}", owner, DEFAULT_MODE) for file in wanted)
         return Files(made, owner)
 
     return TaskFiles(memory, task_id, make if wanted else None)
