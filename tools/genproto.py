@@ -3,7 +3,7 @@
 `python tools/genproto.py` writes; `python tools/genproto.py --check` changes nothing and exits 1 when a file differs.
 
 protoc names Python modules after the proto paths, and `docker.swarmkit.v1` would collide with the Docker SDK's package `docker`; so the
-imports are rewritten to `pyswarm.api.swarmkit` and `pyswarm.api.private`. The descriptors keep their real names.
+imports are rewritten to `pyswarm.api.swarmkit`, `pyswarm.api.private` and `pyswarm.api.csi`. The descriptors keep their real names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from google.protobuf import descriptor_pb2
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 API = ROOT / "src" / "pyswarm" / "api"
-PACKAGES = {"docker/swarmkit/v1": "swarmkit", "pyswarm/v1": "private"}
+PACKAGES = {"docker/swarmkit/v1": "swarmkit", "pyswarm/v1": "private", "csi/v1": "csi"}
 BANNER = '"""Generated from proto/ by tools/genproto.py: do not edit."""\n'
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "pyswarm"
-GENERATED = {SOURCE / "api" / "swarmkit", SOURCE / "api" / "private"}
+GENERATED = {SOURCE / "api" / "swarmkit", SOURCE / "api" / "private", SOURCE / "api" / "csi"}
 MODULE_LINES, FUNCTION_LINES, CLASS_METHODS = 800, 80, 25
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 

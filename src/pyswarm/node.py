@@ -126,6 +126,7 @@ class AgentParts:
 
 def make_manager(parts: ManagerParts) -> ManagerLike:
     """The real manager."""
+    from pyswarm.csi.plugins import Plugins, parse_all
     from pyswarm.manager.manager import Manager, ManagerConfig
 
     settings = parts.config.settings
@@ -142,7 +143,10 @@ def make_manager(parts: ManagerParts) -> ManagerLike:
         force_new_cluster=parts.config.force_new_cluster,
         join=parts.join,
     )
-    return Manager(config, parts.security, parts.keystore, parts.signing_root, parts.clock, parts.other_manager, renew=parts.renew)
+    plugins = Plugins(parse_all(settings.csi_plugins.splitlines()))
+    return Manager(
+        config, parts.security, parts.keystore, parts.signing_root, parts.clock, parts.other_manager, renew=parts.renew, plugins=plugins
+    )
 
 
 def make_agent(parts: AgentParts) -> AgentLike:

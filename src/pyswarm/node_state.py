@@ -38,6 +38,8 @@ class Settings:
     executor: str = "docker"
     engine_addr: str = "unix:///var/run/docker.sock"
     generic_node_resources: str = ""
+    csi_plugins: str = ""
+    """One `NAME=unix:///PATH` a line."""
     heartbeat_tick: int = 1
     election_tick: int = 10
 

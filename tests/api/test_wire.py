@@ -6,17 +6,19 @@ import importlib
 import pathlib
 import pkgutil
 from collections.abc import Iterator
+from types import ModuleType
 
+import pytest
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor, ServiceDescriptor
 
-import pyswarm.api.swarmkit as generated
+import pyswarm.api.csi as csi
+import pyswarm.api.swarmkit as swarmkit
 
-GOLDEN = pathlib.Path(__file__).with_name("wire.txt")
 TYPES = {getattr(FieldDescriptor, n): n[5:].lower() for n in dir(FieldDescriptor) if n.startswith("TYPE_")}
 
 
-def facts() -> list[str]:
-    """Every message field, enum value and method of the public contract, a line each."""
+def facts(generated: ModuleType) -> list[str]:
+    """Every message field, enum value and method of a public contract, a line each."""
     lines: list[str] = []
     for module in pkgutil.iter_modules(generated.__path__):
         if module.name.endswith("_pb2"):
@@ -62,6 +64,7 @@ def of_service(service: ServiceDescriptor) -> Iterator[str]:
         yield f"{method.full_name}({request}) returns ({response})"
 
 
-def test_the_wire_contract_is_unchanged() -> None:
-    """Every name, number and type is the one peers know; an intended addition is added to wire.txt by hand."""
-    assert "\n".join(facts()) + "\n" == GOLDEN.read_text()
+@pytest.mark.parametrize(("generated", "golden"), [(swarmkit, "wire.txt"), (csi, "csi.txt")])
+def test_the_wire_contract_is_unchanged(generated: ModuleType, golden: str) -> None:
+    """Every name, number and type is the one peers (and storage plugins) know; an intended addition is added to the file by hand."""
+    assert "\n".join(facts(generated)) + "\n" == pathlib.Path(__file__).with_name(golden).read_text()

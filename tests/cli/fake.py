@@ -21,7 +21,7 @@ from pyswarm.api import v1 as api
 from pyswarm.api.private import why_pb2, why_pb2_grpc
 from pyswarm.api.swarmkit import ca_pb2_grpc, control_pb2_grpc, logbroker_pb2_grpc
 
-KINDS = ("Cluster", "Node", "Service", "Task", "Secret", "Config", "Network")
+KINDS = ("Cluster", "Node", "Service", "Task", "Secret", "Config", "Network", "Volume")
 
 
 def identity() -> tuple[bytes, bytes]:

@@ -29,13 +29,14 @@ TREE = {
     },
     "secret": {"create": "df", "inspect": "", "ls": "q", "remove": ""},
     "service": {"create": "", "inspect": "a", "logs": "f", "ls": "q", "remove": "", "update": ""},
+    "volume": {"create": "do", "inspect": "", "ls": "q", "remove": "f", "update": ""},
     "task": {"inspect": "", "logs": "f", "ls": "aq", "remove": "", "why": "o"},
 }
 BOTH = """\
-args strings, bind strings, command strings, constraint strings, cpu-limit string, cpu-reservation string, env strings,
-generic-resources string, hostname string, image string, init, label strings, log-driver string, log-opt strings, memory-limit string,
-memory-reservation string, name string, network string, npipe strings, oom-score-adj int, open-stdin, ports strings, replicas uint,
-replicas-max-per-node uint, restart-condition string, restart-delay string, restart-max-attempts uint, restart-window string,
+args strings, bind strings, cluster-volume strings, command strings, constraint strings, cpu-limit string, cpu-reservation string, env
+strings, generic-resources string, hostname string, image string, init, label strings, log-driver string, log-opt strings, memory-limit
+string, memory-reservation string, name string, network string, npipe strings, oom-score-adj int, open-stdin, ports strings, replicas
+uint, replicas-max-per-node uint, restart-condition string, restart-delay string, restart-max-attempts uint, restart-window string,
 rollback-delay string, rollback-on-failure string, rollback-order string, rollback-parallelism uint, tmpfs strings, tty, ulimit strings,
 update-delay string, update-on-failure string, update-order string, update-parallelism uint, volume strings, """
 FLAGS = {
@@ -69,7 +70,7 @@ def commands() -> Iterator[tuple[tuple[str, ...], Group | Command]]:
 
 
 def test_all_commands_are_there() -> None:
-    """The groups and commands, and the shorthands of their flags, are SwarmKit's; `task logs` is ours."""
+    """The groups and commands, and the shorthands of their flags, are SwarmKit's; `task logs` and `volume` are ours."""
     tree: dict[str, dict[str, str]] = {}
     for path, command in commands():
         if len(path) == 2:

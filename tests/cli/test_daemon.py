@@ -115,6 +115,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["--election-tick", "x"], "--election-tick"),
         (["--heartbeat-tick", "0"], "--heartbeat-tick"),
         (["--unlock-key", "bad"], "--unlock-key: invalid key string"),
+        (["--csi-plugin", "nfs=/run/nfs.sock"], "--csi-plugin: plugin nfs: '/run/nfs.sock' is no address of a Unix socket"),
         (["--generic-node-resources", "gpu"], "incorrect term gpu, missing '=' or malformed expression"),
         (["--listen-remote-api", "4242"], "missing or invalid listen address 4242"),
         (["--join-addr", "host"], "missing or invalid address host"),
@@ -188,6 +189,15 @@ def test_unexpected_error_is_logged(capsys: pytest.CaptureFixture[str], monkeypa
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert err.splitlines()[-1].startswith("Error: unexpected ZeroDivisionError: inside")
+
+
+def test_plugin_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A storage plugin that nobody serves ends the start, naming flag, socket and remedy."""
+    status, error = run(capsys, "-d", tmp_path / "s", "--executor", "process", "--csi-plugin", f"nfs=unix://{tmp_path}/nfs.sock")
+    assert status == 1
+    assert error.startswith(
+        f"Error: --csi-plugin nfs: plugin nfs does not answer: there is no socket {tmp_path}/nfs.sock; start the plugin"
+    )
 
 
 def test_merge_prefers_what_is_given() -> None:

@@ -27,6 +27,7 @@ _FAMILIES = {
     "secret": framework.Entry("Manage secrets", "pyswarm.cli.commands.secret"),
     "service": framework.Entry("Manage services", "pyswarm.cli.commands.service", ("svc",)),
     "task": framework.Entry("Look at tasks", "pyswarm.cli.commands.task"),
+    "volume": framework.Entry("Manage cluster volumes", "pyswarm.cli.commands.volume"),
     "version": framework.Entry("Print the version", "pyswarm.cli.commands.version"),
 }
 _EXAMPLE = """\

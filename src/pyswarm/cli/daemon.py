@@ -69,6 +69,7 @@ def _option(name: str, *, short: str = "", kept: str = "", **more: Any) -> Calla
 @_option("executor", type=click.Choice(["docker", "process"]), kept="docker", help="what runs tasks: a Docker Engine, or plain processes")
 @_option("engine-addr", metavar="URL", kept="unix:///var/run/docker.sock", help="Docker Engine to use: unix:// or tcp://")
 @_option("generic-node-resources", metavar="K=V,...", kept="none", help="other resources of the node, e.g. fpga=2,gpu=UUID1,gpu=UUID2")
+@_option("csi-plugin", multiple=True, metavar="NAME=unix:///PATH", kept="none", help="storage plugin for cluster volumes; may be repeated")
 @_option("force-new-cluster", is_flag=True, help="when most managers are lost for good: be the only one, keeping all else")
 @_option("heartbeat-tick", type=click.IntRange(min=1), kept="1", help="tenths of a second between signs of life of the leading manager")
 @_option("election-tick", type=click.IntRange(min=1), kept="10", help="tenths of a second without one until managers elect another leader")
@@ -127,6 +128,7 @@ def _config(flags: Mapping[str, Any]) -> NodeConfig:
     """Everything the node is told, checked. Raises click.UsageError for a value that cannot be, SwarmError for a broken settings file."""
     from pyswarm.ca import unlock
     from pyswarm.cli.flags import generic_resources
+    from pyswarm.csi.plugins import SCHEME, parse_all
     from pyswarm.errors import InvalidArgument
     from pyswarm.node import NodeConfig
     from pyswarm.node_state import StateDirectory
@@ -144,6 +146,9 @@ def _config(flags: Mapping[str, Any]) -> NodeConfig:
                 raise _wrong(name, f"{flags[name]} names no host; give it as host:port")
     if flags["generic_node_resources"]:
         _checked("generic_node_resources", generic_resources, flags["generic_node_resources"], ValueError)
+    if flags["csi_plugin"]:
+        named = _checked("csi_plugin", parse_all, flags["csi_plugin"], InvalidArgument)
+        given["csi_plugins"] = "\n".join(f"{plugin.name}={SCHEME}{plugin.socket}" for plugin in named)
     if flags["join_token"] and not flags["join_addr"]:
         raise _wrong("join_token", "the address of a manager is needed too: --join-addr")
     if flags["force_new_cluster"] and flags["join_addr"]:
@@ -171,6 +176,7 @@ async def _serve(config: NodeConfig) -> int:
     nodes: list[Node] = []
     executor = _executor(config, lambda: nodes[0].node_id)
     await executor.check()
+    await _check_plugins(config)
     node = Node(config, executor, SystemClock())
     nodes.append(node)
     running = asyncio.ensure_future(node.run())
@@ -192,6 +198,16 @@ async def _serve(config: NodeConfig) -> int:
     except asyncio.CancelledError:
         return INTERRUPTED
     return 0
+
+
+async def _check_plugins(config: NodeConfig) -> None:
+    from pyswarm.csi.plugins import Plugins, parse_all
+
+    plugins = Plugins(parse_all(config.settings.csi_plugins.splitlines()))
+    try:
+        await plugins.check()
+    finally:
+        await plugins.close()
 
 
 def _executor(config: NodeConfig, node_id: Callable[[], str]) -> DockerExecutor | ProcessExecutor:

@@ -203,6 +203,16 @@ def volume(text: str) -> api.Mount:
     return api.Mount(type=api.Mount.Type.VOLUME, target=text)
 
 
+def cluster_volume(text: str) -> api.Mount:
+    """`<volume>:<target>[:ro]`, where the volume is a name or `group:<group>`."""
+    group, rest = ("group:", text.removeprefix("group:")) if text.startswith("group:") else ("", text)
+    source, _, target = rest.partition(":")
+    target, colon, mode = target.partition(":")
+    if not (source and target) or (colon and mode not in {"ro", "rw"}):
+        raise FlagError(f"cluster volume format {units.quoted(text)} not supported: <volume>:<target>[:ro]")
+    return api.Mount(type=api.Mount.Type.CLUSTER, source=group + source, target=target, readonly=mode == "ro")
+
+
 def npipe(text: str) -> api.Mount:
     """`<source>:<target>`, a Windows named pipe."""
     source, colon, target = text.partition(":")

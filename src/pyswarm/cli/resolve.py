@@ -174,6 +174,22 @@ def config(client: Client, text: str) -> api.Config:
     return found
 
 
+def volume(client: Client, text: str) -> api.Volume:
+    """The cluster volume of that ID, name or ID prefix. Raises NotFound, InvalidArgument (ambiguous)."""
+    control = client.control
+
+    def listed(filters: api.ListVolumesRequest.Filters) -> Sequence[api.Volume]:
+        return client.ask(control.ListVolumes, api.ListVolumesRequest(filters=filters)).volumes
+
+    return _find(
+        "volume",
+        text,
+        lambda: client.ask(control.GetVolume, api.GetVolumeRequest(volume_id=text)).volume,
+        lambda: listed(api.ListVolumesRequest.Filters(names=[text])),
+        lambda: listed(api.ListVolumesRequest.Filters(id_prefixes=[text])),
+    )
+
+
 class Names:
     """IDs to the names shown for them. Each is asked for once; what cannot be found stays an ID."""
 

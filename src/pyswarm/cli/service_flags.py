@@ -7,6 +7,7 @@ from pyswarm.cli.flagset import BOOL, INT, STRING, STRINGS, UINT, Flag
 _COMMON = [
     Flag("args", STRINGS, "arguments of the command"),
     Flag("bind", STRINGS, "mount a path of the node (source:target)"),
+    Flag("cluster-volume", STRINGS, "mount a cluster volume (volume:target[:ro]; volume is a name or group:name)"),
     Flag("command", STRINGS, "command to run instead of the image's own"),
     Flag("constraint", STRINGS, "condition a node must meet (e.g. node.labels.key==value)"),
     Flag("cpu-limit", STRING, "CPUs a task may use (e.g. 0.5)"),

@@ -37,6 +37,7 @@ _PLACES = {
 _MOUNTS: tuple[tuple[str, Callable[[str], api.Mount]], ...] = (
     ("bind", flags.bind),
     ("volume", flags.volume),
+    ("cluster-volume", flags.cluster_volume),
     ("tmpfs", flags.tmpfs),
     ("npipe", flags.npipe),
 )

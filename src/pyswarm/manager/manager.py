@@ -37,10 +37,12 @@ from pyswarm.ca.server import CAService
 from pyswarm.ca.signer import Signer
 from pyswarm.ca.update import initial_root
 from pyswarm.clock import Clock
+from pyswarm.csi.plugins import Plugins
 from pyswarm.errors import SwarmError
 from pyswarm.manager import genesis
 from pyswarm.manager.allocator import Allocator
 from pyswarm.manager.control.control_service import ControlService
+from pyswarm.manager.csi import VolumeManager, VolumeRelease
 from pyswarm.manager.datakeys import DataKeyChange, data_keys
 from pyswarm.manager.dispatcher.service import DispatcherService
 from pyswarm.manager.evictions import Evictions
@@ -56,6 +58,7 @@ from pyswarm.manager.orchestrator.global_ import Global
 from pyswarm.manager.orchestrator.jobs import Jobs
 from pyswarm.manager.orchestrator.reaper import Reaper
 from pyswarm.manager.orchestrator.replicated import Replicated
+from pyswarm.manager.orchestrator.volumeenforcer import VolumeEnforcer
 from pyswarm.manager.raftservices import RAFT_HEALTH, RaftMembershipService, RaftService, health_probe
 from pyswarm.manager.rolemanager import RoleManager
 from pyswarm.manager.scheduler.scheduler import Scheduler
@@ -112,11 +115,13 @@ class Manager:
         other_manager: Callable[[], str],
         *,
         renew: Callable[[], None] = lambda: None,
+        plugins: Plugins | None = None,
     ) -> None:
         """`signing_root` gives the root for the cluster object; asked only when this manager leads and finds none.
 
         `other_manager` gives the address of a manager that is not this one, maybe another each time; it raises SwarmError for none.
         `renew` asks for another certificate, with another key, because this one's key could be read on disk until now.
+        `plugins` are the storage plugins of this machine.
         """
         self.ready = asyncio.Event()
         self.store = Store(clock)
@@ -125,6 +130,7 @@ class Manager:
         self._keystore = keystore
         self._signing_root = signing_root
         self._renew = renew
+        self._plugins = plugins or Plugins()
         self._clock = clock
         me = security.current
         keys = data_keys(keystore)
@@ -294,6 +300,8 @@ class Manager:
             Driver(Allocator(), store, clock),
             Driver(Scheduler(), store, clock),
             Driver(ConstraintEnforcer(), store, clock),
+            Driver(VolumeEnforcer(), store, clock),
+            Driver(VolumeRelease(), store, clock),
             Driver(Reaper(), store, clock),
             Driver(Replicated(), store, clock),
             Driver(Global(), store, clock),
@@ -305,6 +313,7 @@ class Manager:
             "dispatcher": self._dispatcher.run,
             "log broker": self._logs.run,
             "signer": self._signer.run,
+            "cluster volumes": VolumeManager(store, self._plugins, clock).run,
             "evictions": Evictions(store, self.raft, self._security.current.node_id, clock).run,
         }
         components |= {driver.name: driver.run for driver in drivers}

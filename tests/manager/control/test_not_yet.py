@@ -22,7 +22,6 @@ from tests.support.loops import write
         (lambda s: s.networks.add(target="n"), "TaskSpec.networks"),
         (lambda s: with_ports(s, port(8080)), "EndpointSpec.ports: port 8080"),
         (lambda s: with_ports(s, port(target=81)), "EndpointSpec.ports: port 81"),
-        (lambda s: s.task.container.mounts.add(type=api.Mount.CLUSTER, target="/x"), "ContainerSpec.mounts"),
     ],
 )
 async def test_services(
@@ -64,34 +63,6 @@ async def test_networks(today: ControlService, store: Store) -> None:
         await today.CreateNetwork(api.CreateNetworkRequest(), ME)
     with refused(UI, "networks are not supported yet"):
         await today.RemoveNetwork(api.RemoveNetworkRequest(network_id="n1"), ME)
-
-
-async def test_volumes(today: ControlService, store: Store) -> None:
-    """Cluster volumes can be read by all filters, not made. [control 122]"""
-    for number in (1, 2, 3):
-        spec = api.VolumeSpec(annotations=api.Annotations(name=f"vol{number}"), group=f"group{number % 2}", driver=api.Driver(name="d"))
-        spec.annotations.labels["label1"] = "yes" if number == 1 else "no"
-        write(store, api.Volume(id=f"volid{number}", spec=spec))
-
-    async def listed(**fields: object) -> list[str]:
-        request = api.ListVolumesRequest(filters=api.ListVolumesRequest.Filters(**fields))  # type: ignore[arg-type]
-        return names_of((await today.ListVolumes(request, ME)).volumes)
-
-    assert await listed(groups=["group1"]) == ["vol1", "vol3"]
-    assert await listed(groups=["group1"], id_prefixes=["volid3"]) == ["vol3"]
-    assert await listed(drivers=["d"], names=["vol2", "VOL1"]) == ["vol2"]
-    assert await listed(labels={"label1": "yes"}) == ["vol1"]
-    assert await listed(name_prefixes=["vol"], names=["none"]) == []
-    assert await listed(id_prefixes=["volid"], groups=["group1", "group3"], labels={"label1": ""}) == ["vol1", "vol3"]
-    assert (await today.GetVolume(api.GetVolumeRequest(volume_id="volid1"), ME)).volume.id == "volid1"
-    with refused(NF, "volume  not found", exactly=True):
-        await today.GetVolume(api.GetVolumeRequest(), ME)
-    with refused(UI, "cluster volumes are not supported yet"):
-        await today.CreateVolume(api.CreateVolumeRequest(), ME)
-    with refused(UI, "cluster volumes are not supported yet"):
-        await today.UpdateVolume(api.UpdateVolumeRequest(volume_id="volid1"), ME)
-    with refused(UI, "cluster volumes are not supported yet"):
-        await today.RemoveVolume(api.RemoveVolumeRequest(volume_id="volid1"), ME)
 
 
 async def test_every_method_answers(today: ControlService) -> None:

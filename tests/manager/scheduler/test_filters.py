@@ -178,10 +178,3 @@ def test_a_waiting_task_that_is_replaced_ends() -> None:
     assert world.task(waiting).status.state == S.SHUTDOWN
     assert world.task(waiting).status.err == ""
     assert world.why("t2") == "no suitable node (max replicas per node limit exceed)"
-
-
-def test_cluster_volumes_are_refused_with_a_reason() -> None:
-    """Until they are supported a task that wants one fits nowhere, and says so."""
-    made = task("t", "s")
-    made.spec.container.mounts.add(type=api.Mount.Type.CLUSTER, source="v", target="/v")
-    assert Scheduling(service("s"), node("n"), made).why("t") == "no suitable node (cannot fulfill requested CSI volume mounts on 1 node)"

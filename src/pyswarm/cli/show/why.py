@@ -108,7 +108,7 @@ def _refuses(refusal: pb.Refusal, reserved: api.Resources | None) -> tuple[str, 
             limit = f"as many of its tasks as allowed ({lacking} per node)"
             return f"has {limit}", f"have {limit}"
         case "volumes":
-            return "cannot mount cluster volumes", "cannot mount cluster volumes"
+            return f"cannot mount {lacking}", f"cannot mount {lacking}"
     return f"refuses it ({refusal.sentence})", f"refuse it ({refusal.sentence})"
 
 

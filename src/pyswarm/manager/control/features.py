@@ -18,7 +18,6 @@ class Features:
     networks: bool = False
     ingress: bool = False
     """Ports published through the routing mesh; needs `networks`."""
-    volumes: bool = False
 
     @classmethod
     def everything(cls) -> Features:
@@ -35,7 +34,3 @@ def check_service(spec: api.ServiceSpec, features: Features) -> None:
             if port.publish_mode == api.PortConfig.INGRESS:
                 number = port.published_port or port.target_port
                 raise Unimplemented(f"EndpointSpec.ports: port {number} asks for ingress mode, which is not supported yet; use host mode")
-    if not features.volumes:
-        for mount in spec.task.container.mounts:
-            if mount.type == api.Mount.CLUSTER:
-                raise Unimplemented("ContainerSpec.mounts: cluster volumes are not supported yet; use a bind, volume or tmpfs mount")

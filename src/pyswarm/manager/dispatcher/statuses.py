@@ -97,14 +97,16 @@ def merged(task: api.Task, status: api.TaskStatus, manager_id: str, now: float) 
 
 
 def unpublished(volume: api.Volume, node_id: str) -> api.Volume | None:
-    """The volume with the node's use of it ended; None when the node has no part in it or it is noted already."""
-    pending = api.VolumePublishStatus.PENDING_UNPUBLISH
-    if not any(entry.node_id == node_id and entry.state != pending for entry in volume.publish_status):
+    """The volume with the node's use of it ended; None unless the node was asked to end it: a report that comes late, or again, says
+    nothing about a use that began since.
+    """
+    asked, ended = api.VolumePublishStatus.PENDING_NODE_UNPUBLISH, api.VolumePublishStatus.PENDING_UNPUBLISH
+    if not any(entry.node_id == node_id and entry.state == asked for entry in volume.publish_status):
         return None
     changed = copy_of(volume)
     for entry in changed.publish_status:
-        if entry.node_id == node_id:
-            entry.state = pending
+        if entry.node_id == node_id and entry.state == asked:
+            entry.state = ended
     return changed
 
 

@@ -15,6 +15,7 @@ from pyswarm.errors import Unknown
 from pyswarm.manager import constraints
 from pyswarm.manager.scheduler import generic
 from pyswarm.manager.scheduler.nodeinfo import NodeInfo, host_ports
+from pyswarm.manager.scheduler.volumes import Volumes
 
 CPUS, MEMORY = "CPUs", "memory"
 """What the resources filter finds lacking; else it is a kind of generic resource."""
@@ -142,12 +143,12 @@ def _max_replicas(task: api.Task) -> Check | None:
     return (lambda info: "" if info.by_service.get(service, 0) < limit else str(limit)) if limit else None
 
 
-def _cluster_volumes(task: api.Task) -> Check | None:
-    """Cluster volumes are not supported yet: a task that wants one fits nowhere, and says so."""
-    if any(m.type == api.Mount.Type.CLUSTER for m in task.spec.container.mounts):
-        return lambda _info: "cluster volumes"
+def _cluster_volumes(_task: api.Task) -> Check | None:
+    """Volumes are shared between tasks and nodes, so what may be had of them is asked of the pass: see `Pipeline`."""
     return None
 
+
+VOLUMES = Filter("volumes", _cluster_volumes, "cannot fulfill requested CSI volume mounts on {}")
 
 FILTERS: Sequence[Filter] = (
     Filter("ready", _ready, "{} not available for new tasks"),
@@ -157,16 +158,20 @@ FILTERS: Sequence[Filter] = (
     Filter("platform", _platform, "unsupported platform on {}"),
     Filter("host ports", _host_ports, "host-mode port already in use on {}"),
     Filter("max replicas", _max_replicas, "max replicas per node limit exceed"),
-    Filter("volumes", _cluster_volumes, "cannot fulfill requested CSI volume mounts on {}"),
+    VOLUMES,
 )
 
 
 class Pipeline:
     """The filters that concern one task, in order, with counts of what each refused."""
 
-    def __init__(self, task: api.Task) -> None:
+    def __init__(self, task: api.Task, volumes: Volumes) -> None:
+        """`volumes` are the cluster volumes as the pass sees them."""
         prepared = ((f, f.prepare(task)) for f in FILTERS)
         self._checks = [(f, check) for f, check in prepared if check is not None]
+        mountable = volumes.check(task)
+        if mountable is not None:
+            self._checks.append((VOLUMES, lambda info: mountable(info.node)))
         self._refused: dict[str, int] = {}
 
     def passes(self, info: NodeInfo) -> bool:

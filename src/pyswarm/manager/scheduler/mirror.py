@@ -38,6 +38,8 @@ class Mirror:
             return self._on_node(event.action, event.obj)
         if isinstance(event.obj, api.Task):
             return self._on_task(event.action, event.obj)
+        if event.kind is Kind.VOLUME:
+            return bool(self.unassigned or self.preassigned)
         return event.kind is Kind.SERVICE and event.action is not Action.CREATE
 
     def _on_node(self, action: Action, node: api.Node) -> bool:

@@ -14,6 +14,7 @@ from pyswarm.manager.scheduler import generic, spread
 from pyswarm.manager.scheduler.filters import Pipeline
 from pyswarm.manager.scheduler.mirror import Mirror
 from pyswarm.manager.scheduler.nodeinfo import NodeInfo, version_of
+from pyswarm.manager.scheduler.volumes import Volumes
 from pyswarm.manager.store import Event, View, copy_of
 
 S = api.TaskState
@@ -57,7 +58,7 @@ class Scheduler:
             if work.full:
                 break
             work.place(group)
-        return Decision(changes=work.changes, again=work.full)
+        return Decision(changes=[*work.changes, *work.volumes.changes()], again=work.full)
 
 
 def _groups(waiting: Iterable[api.Task]) -> list[list[api.Task]]:
@@ -74,6 +75,7 @@ class _Placement:
 
     def __init__(self, mirror: Mirror, view: View, now: float) -> None:
         self.changes: list[Change] = []
+        self.volumes = Volumes(view)
         self._mirror = mirror
         self._view = view
         self._now = now
@@ -101,7 +103,7 @@ class _Placement:
             if self._shut_down_unwanted(task):
                 continue
             info = self._info(task.node_id)
-            pipeline = Pipeline(task)
+            pipeline = Pipeline(task, self.volumes)
             if pipeline.passes(info):
                 self._assign(task, info, CONFIRMED)
             else:
@@ -118,7 +120,7 @@ class _Placement:
             return
         outdated = service is not None and service.spec_version.index > first.spec_version.index
         version = version_of(first)
-        pipeline = Pipeline(first)
+        pipeline = Pipeline(first, self.volumes)
 
         def rank(info: NodeInfo) -> tuple[int, int, int]:
             return info.rank(version, self._now)
@@ -160,6 +162,7 @@ class _Placement:
         claimed = generic.claim(info.generic, wanted) if wanted else []
         del edited.assigned_generic_resources[:]
         edited.assigned_generic_resources.extend(claimed)
+        self.volumes.attach(edited, info.node)
         edited.status.Clear()
         edited.status.state = S.ASSIGNED
         edited.status.message = message

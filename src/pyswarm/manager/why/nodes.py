@@ -12,6 +12,7 @@ from pyswarm.manager import constraints
 from pyswarm.manager.orchestrator.global_ import Obstacle, obstacle
 from pyswarm.manager.scheduler.filters import FILTERS, Filter, Pipeline
 from pyswarm.manager.scheduler.nodeinfo import NodeInfo
+from pyswarm.manager.scheduler.volumes import Volumes
 from pyswarm.manager.store import Store, by
 
 EXAMPLES = 5
@@ -72,7 +73,7 @@ class Survey:
 
 def survey(store: Store, task: api.Task) -> Walk[Survey]:
     """Ask every node, or the one that a task of a global service is meant for, as the scheduler would; one node to a piece."""
-    found, pipeline = Survey(), Pipeline(task)
+    found, pipeline = Survey(), Pipeline(task, Volumes(store))
     for node_id in [task.node_id] if task.node_id else sorted(n.id for n in store.nodes):
         node = store.nodes.get(node_id)
         if node is not None:
