@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
 
 from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit import ca_pb2
@@ -70,6 +72,10 @@ class FakeManager:
             await self.removed.wait()
         finally:
             self.running = False
+
+    def metrics(self) -> list[Metric]:
+        """One number."""
+        return [GaugeMetricFamily("swarm_manager_leader", "", value=1.0)]
 
 
 @dataclass

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
 
 from pyswarm.agent.client import UntrustedManager
 from pyswarm.agent.executor import Executor
@@ -66,6 +68,10 @@ class ManagerLike(Protocol):
 
     async def run(self) -> None:
         """Until cancelled, or until this manager was removed from the log."""
+        ...
+
+    def metrics(self) -> Iterable[Metric]:
+        """The present state in numbers."""
         ...
 
 
@@ -197,11 +203,23 @@ class Node:
         self._founding_root: RootCA | None = None
         self._is_first = False
         self._desired_role = ""
+        self._manager: ManagerLike | None = None
         self.node_id = ""
 
     def stop(self) -> None:
         """Let `run()` end in good order; tasks go on running. May be called at any time and more than once."""
         self._stopping.set()
+
+    def metrics(self) -> Iterator[Metric]:
+        """This node in numbers, and the manager's, while there is one."""
+        manager = self._manager
+        yield GaugeMetricFamily("swarm_node_manager", "1 if this node is a manager, else 0.", value=float(manager is not None))
+        if self.node_id:
+            info = GaugeMetricFamily("swarm_node_info", "Which node of which cluster this is.", labels=["swarm_id", "node_id"])
+            info.add_metric([self._identity.security.current.organization, self.node_id], 1.0)
+            yield info
+        if manager is not None:
+            yield from manager.metrics()
 
     async def run(self) -> None:
         """Take part in the cluster until `stop()`. Raises SwarmError with one line for the operator when that is impossible."""
@@ -325,11 +343,12 @@ class Node:
             removed = True
 
         try:
-            manager = self._make_manager(parts)
+            manager = self._manager = self._make_manager(parts)
             await first_of(live(manager), self._attend(manager), self._role.until(WORKER))
         except (SwarmError, OSError) as error:
             raise StartError(f"manager stopped: {error}") from error
         finally:
+            self._manager = None
             self._manager_up.clear()
             self._broker.set_local(None)
             look_again()

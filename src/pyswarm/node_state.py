@@ -38,6 +38,7 @@ class Settings:
     executor: str = "docker"
     engine_addr: str = "unix:///var/run/docker.sock"
     generic_node_resources: str = ""
+    listen_metrics: str = ""
     csi_plugins: str = ""
     """One `NAME=unix:///PATH` a line."""
     heartbeat_tick: int = 1

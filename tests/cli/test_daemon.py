@@ -123,7 +123,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["--join-token", "x"], "--join-addr"),
         (["--executor", "pods"], "'pods'"),
         (["--external-ca", "protocol=cfssl,url=https://x"], "--external-ca: not implemented yet"),
-        (["--listen-metrics", "127.0.0.1:1"], "--listen-metrics: not implemented yet"),
+        (["--listen-metrics", "9323"], "--listen-metrics: missing or invalid address 9323"),
         (["--listen-debug", "127.0.0.1:1"], "--listen-debug: not implemented yet"),
     ],
 )

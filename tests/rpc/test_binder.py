@@ -22,6 +22,7 @@ from pyswarm.api.swarmkit.logbroker_pb2_grpc import LogBrokerStub
 from pyswarm.rpc import channel
 from pyswarm.rpc.binder import bind
 from pyswarm.rpc.caller import MANAGER, Caller
+from pyswarm.telemetry import REGISTRY
 from tests.rpc.pki import Authority, Toy, manager_security, remote_port, toy_services
 
 DISPATCHER = dispatcher_pb2.DESCRIPTOR.services_by_name["Dispatcher"]
@@ -137,3 +138,28 @@ def test_wrong_kind_of_method_is_refused_at_once() -> None:
         bind(DISPATCHER, Streams())
     with pytest.raises(TypeError, match=r"DoesNotStream\.Session must be an async generator"):
         bind(DISPATCHER, DoesNotStream())
+
+
+def handled(kind: str, service: str, method: str, code: str) -> float:
+    """How many calls ended so, in this process."""
+    labels = {"grpc_type": kind, "grpc_service": f"docker.swarmkit.v1.{service}", "grpc_method": method, "grpc_code": code}
+    return REGISTRY.get_sample_value("grpc_server_handled_total", labels) or 0.0
+
+
+async def test_calls_are_counted(manager: grpc.aio.Channel, toy: Toy) -> None:
+    """Each call is counted under the status it ended with, streams and calls that their client gave up included."""
+    unimplemented = ("unary", "Control", "GetNode", "Unimplemented")
+    answered = ("unary", "Dispatcher", "Heartbeat", "OK")
+    left = ("server_stream", "Dispatcher", "Session", "Canceled")
+    before = [handled(*what) for what in (unimplemented, answered, left)]
+    await DispatcherStub(manager).Heartbeat(api.HeartbeatRequest(), timeout=10)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await ControlStub(manager).GetNode(api.GetNodeRequest(), timeout=10)
+    call = DispatcherStub(manager).Session(api.SessionRequest(), timeout=10)
+    await call.read()
+    call.cancel()
+    async with asyncio.timeout(10):
+        await toy.cleaned_up.wait()
+        while handled(*left) == before[2]:  # noqa: ASYNC110 - the count comes a moment after the clean-up
+            await asyncio.sleep(0.001)
+    assert [handled(*what) for what in (unimplemented, answered, left)] == [count + 1 for count in before]

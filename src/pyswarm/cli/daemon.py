@@ -6,12 +6,13 @@ Nothing heavy is imported before the command line is known to be right.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,13 @@ from pyswarm.rpc.turns import Loop
 if TYPE_CHECKING:
     from pyswarm.agent.executor.docker import DockerExecutor
     from pyswarm.agent.executor.process import ProcessExecutor
-    from pyswarm.node import NodeConfig
+    from pyswarm.node import Node, NodeConfig
     from pyswarm.node_state import Settings
 
 PROGRAM = "pyswarmd"
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 _LEVELS = ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace")
-_NOT_YET = ("external_ca", "listen_metrics", "listen_debug")
+_NOT_YET = ("external_ca", "listen_debug")
 
 _HELP = """Run a node of a swarm: always an agent that runs tasks, and a manager if its certificate says so.
 
@@ -76,7 +77,7 @@ def _option(name: str, *, short: str = "", kept: str = "", **more: Any) -> Calla
 @_option("autolock", is_flag=True, help="when founding a cluster: its managers need an unlock key to start again")
 @_option("unlock-key", default="", metavar="SWMKEY-...", help="unlock key of a locked manager")
 @_option("external-ca", multiple=True, metavar="SPEC", help="certificate authority to use (not implemented yet)")
-@_option("listen-metrics", metavar="HOST:PORT", help="address for metrics (not implemented yet)")
+@_option("listen-metrics", metavar="HOST:PORT", kept="none", help="address for metrics in Prometheus' form, at /metrics")
 @_option("listen-debug", metavar="HOST:PORT", help="address for debugging (not implemented yet)")
 @_option("log-level", short="-l", default="info", show_default=True, metavar="LEVEL", help=f"least level to log: {', '.join(_LEVELS)}")
 @click.version_option(__version__, "-v", "--version", prog_name=PROGRAM, message="%(prog)s pyswarm %(version)s", help="show the version")
@@ -139,10 +140,15 @@ def _config(flags: Mapping[str, Any]) -> NodeConfig:
     if flags["listen_control_api"] is not None:
         # Kept for starts from other working directories.
         given["listen_control_api"] = str(Path(flags["listen_control_api"]).absolute())
-    for name, what in (("listen_remote_api", "listen address"), ("advertise_remote_api", "address"), ("join_addr", "address")):
+    for name, what in (
+        ("listen_remote_api", "listen address"),
+        ("listen_metrics", "address"),
+        ("advertise_remote_api", "address"),
+        ("join_addr", "address"),
+    ):
         if flags[name]:
             host, _ = _checked(name, functools.partial(split_address, what=what), flags[name], InvalidArgument)
-            if not host and name != "listen_remote_api":
+            if not host and name not in {"listen_remote_api", "listen_metrics"}:
                 raise _wrong(name, f"{flags[name]} names no host; give it as host:port")
     if flags["generic_node_resources"]:
         _checked("generic_node_resources", generic_resources, flags["generic_node_resources"], ValueError)
@@ -167,18 +173,43 @@ def _config(flags: Mapping[str, Any]) -> NodeConfig:
 
 async def _serve(config: NodeConfig) -> int:
     """Run the node until it fails or a signal stops it. A second signal does not wait for the end of what is still being served."""
-    import structlog
-
     from pyswarm.clock import SystemClock
     from pyswarm.node import Node
 
-    log = structlog.get_logger(__name__)
     nodes: list[Node] = []
     executor = _executor(config, lambda: nodes[0].node_id)
     await executor.check()
     await _check_plugins(config)
     node = Node(config, executor, SystemClock())
     nodes.append(node)
+    async with _metrics(config, node):
+        return await _until_stopped(node)
+
+
+@contextlib.asynccontextmanager
+async def _metrics(config: NodeConfig, node: Node) -> AsyncIterator[None]:
+    """Where metrics are asked for, they are there from before the node begins until after it ended."""
+    address = config.settings.listen_metrics
+    if not address:
+        yield
+        return
+    import structlog
+
+    from pyswarm.cli.metrics import MetricsServer
+    from pyswarm.rpc.server import split_address
+
+    server = MetricsServer(*split_address(address), node.metrics)
+    structlog.get_logger(__name__).info("metrics", address=address, port=server.port)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.close)
+
+
+async def _until_stopped(node: Node) -> int:
+    import structlog
+
+    log = structlog.get_logger(__name__)
     running = asyncio.ensure_future(node.run())
     signals: list[signal.Signals] = []
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import structlog
 from google.protobuf.descriptor import FileDescriptor
+from prometheus_client import Metric
 
 from pyswarm.api import v1 as api
 from pyswarm.api.private import raft_pb2 as private_pb2
@@ -41,6 +42,7 @@ from pyswarm.csi.plugins import Plugins
 from pyswarm.errors import SwarmError
 from pyswarm.manager import genesis
 from pyswarm.manager.allocator import Allocator
+from pyswarm.manager.census import census, scheduling_delays
 from pyswarm.manager.control.control_service import ControlService
 from pyswarm.manager.csi import VolumeManager, VolumeRelease
 from pyswarm.manager.datakeys import DataKeyChange, data_keys
@@ -62,7 +64,7 @@ from pyswarm.manager.orchestrator.volumeenforcer import VolumeEnforcer
 from pyswarm.manager.raftservices import RAFT_HEALTH, RaftMembershipService, RaftService, health_probe
 from pyswarm.manager.rolemanager import RoleManager
 from pyswarm.manager.scheduler.scheduler import Scheduler
-from pyswarm.manager.store import Store
+from pyswarm.manager.store import Commit, Store
 from pyswarm.manager.watch import WatchService
 from pyswarm.manager.why.service import WhyService
 from pyswarm.raft.log import ProposalError
@@ -71,6 +73,7 @@ from pyswarm.rpc import channel, reach
 from pyswarm.rpc.binder import Service, bind
 from pyswarm.rpc.managers import Managers
 from pyswarm.rpc.server import ControlServer, RemoteServer
+from pyswarm.telemetry import SCHEDULING_DELAY
 
 log = structlog.get_logger(__name__)
 
@@ -195,6 +198,10 @@ class Manager:
                 task.cancel()
             await asyncio.gather(serving, removed, return_exceptions=True)
 
+    def metrics(self) -> Iterator[Metric]:
+        """The present state in numbers."""
+        return census(self.store, leads=self.raft.is_leader)
+
     async def _serve(self) -> None:
         undo = Expulsion(self.store, self._remote).start()
         try:
@@ -317,7 +324,11 @@ class Manager:
             "evictions": Evictions(store, self.raft, self._security.current.node_id, clock).run,
         }
         components |= {driver.name: driver.run for driver in drivers}
-        await supervise(components, clock)
+        undo = store.on_commit(_observe_delays)
+        try:
+            await supervise(components, clock)
+        finally:
+            undo()
 
     async def _ensure_genesis(self) -> None:
         founding = await self._founding()
@@ -362,3 +373,8 @@ class Manager:
 
     def _own_address(self) -> str:
         return self._config.advertise_remote or self._remote.address
+
+
+def _observe_delays(commit: Commit) -> None:
+    for seconds in scheduling_delays(commit):
+        SCHEDULING_DELAY.observe(seconds)

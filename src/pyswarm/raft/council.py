@@ -20,6 +20,7 @@ from pyswarm.raft.log import Compacted, Joined, LostLeadership, Member, NodeStop
 from pyswarm.raft.membership import Change
 from pyswarm.raft.replica import Replica
 from pyswarm.raft.resident import Resident
+from pyswarm.telemetry import RAFT_TRANSACTION, timing
 
 C = TypeVar("C")
 log = structlog.get_logger(__name__)
@@ -69,7 +70,8 @@ class Council:
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._alive().submit(request, proposal, done)
         self._wake.set()
-        return await done
+        with timing(RAFT_TRANSACTION):
+            return await done
 
     async def read_barrier(self) -> None:
         """See Log."""

@@ -24,6 +24,7 @@ from pyswarm.raft.errors import CorruptJournal, StorageError
 from pyswarm.raft.journal import Entry
 from pyswarm.raft.records import Kind
 from pyswarm.raft.vault import Vault
+from pyswarm.telemetry import RAFT_SNAPSHOT, timing
 
 log = structlog.get_logger(__name__)
 
@@ -159,9 +160,10 @@ class SnapshotStore:
                 prev=raft_pb2.LogEntry(command=prev[0], index=prev[1], term=prev[2]),
                 last=raft_pb2.LogEntry(command=last[0], index=last[1], term=last[2]),
             )
-            head, store = build()
-            head.start.CopyFrom(start)
-            self._files.write(head, keep_old, store)
+            with timing(RAFT_SNAPSHOT):
+                head, store = build()
+                head.start.CopyFrom(start)
+                self._files.write(head, keep_old, store)
             self._oldest = self._files.oldest()
 
         self._state, self._id, self._job, self._writing = State.WORKING, id, job, last[1]

@@ -35,9 +35,12 @@ from pyswarm.rpc.authorize import REDIRECT
 from pyswarm.rpc.caller import Caller
 from pyswarm.rpc.forward import HERE
 from pyswarm.rpc.relay import Passage
+from pyswarm.telemetry import Calls
 
 log = structlog.get_logger(__name__)
 
+_KINDS = {(False, False): "unary", (False, True): "server_stream", (True, False): "client_stream", (True, True): "bidi_stream"}
+_SPELT = {grpc.StatusCode.OK: "OK", grpc.StatusCode.CANCELLED: "Canceled"}
 _STATUS = {status.value[0]: status for status in grpc.StatusCode}
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -125,7 +128,11 @@ def method_handlers(service: Service, gate: Gate, streams: Streams) -> dict[str,
 
 
 def _handler(service: Service, method: MethodDescriptor, gate: Gate, streams: Streams) -> grpc.RpcMethodHandler[Any, Any]:
-    behaviour = _streamed(service, method, gate, streams) if method.server_streaming else _unary(service, method, gate)
+    calls = Calls(_KINDS[bool(method.client_streaming), bool(method.server_streaming)], service.descriptor.full_name, method.name)
+    if method.server_streaming:
+        behaviour = _counted_stream(_streamed(service, method, gate, streams), calls)
+    else:
+        behaviour = _counted(_unary(service, method, gate), calls)
     make: Callable[..., grpc.RpcMethodHandler[Any, Any]] = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -133,6 +140,31 @@ def _handler(service: Service, method: MethodDescriptor, gate: Gate, streams: St
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[bool(method.client_streaming), bool(method.server_streaming)]
     return make(behaviour)
+
+
+def _counted(answer: Callable[[Any, Context], Any], calls: Calls) -> Callable[[Any, Context], Any]:
+    async def counted(received: Any, context: Context) -> Any:
+        with calls.one(lambda: _code(context)):
+            return await answer(received, context)
+
+    return counted
+
+
+def _counted_stream(answer: Callable[[Any, Context], Any], calls: Calls) -> Callable[[Any, Context], Any]:
+    async def counted(received: Any, context: Context) -> AsyncIterator[Any]:
+        with calls.one(lambda: _code(context)):
+            async with contextlib.aclosing(answer(received, context)) as messages:
+                async for message in messages:
+                    yield message
+
+    return counted
+
+
+def _code(context: Context) -> str:
+    """A call's status as the reference's metrics spell it."""
+    code = context.code()  # a number as long as nobody has set one
+    status = code if isinstance(code, grpc.StatusCode) else _STATUS[code or 0]
+    return _SPELT.get(status, status.name.title().replace("_", ""))
 
 
 def _unary(service: Service, method: MethodDescriptor, gate: Gate) -> Callable[[Any, Context], Any]:

@@ -18,6 +18,7 @@ from pyswarm.manager.store.rules import Exists, NotExist
 from pyswarm.manager.store.tables import Kind, Table, copy_of
 from pyswarm.manager.store.transaction import Change, Tx
 from pyswarm.raft.log import Log, NodeStopped, TooLarge
+from pyswarm.telemetry import STORE_WRITE, timing
 
 R = TypeVar("R")
 I = TypeVar("I")  # noqa: E741 - an item
@@ -111,7 +112,8 @@ class Store:
         done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._queue.append(Waiting(fn, done))
         self._wake.set()
-        return await done
+        with timing(STORE_WRITE):
+            return await done
 
     async def batch(self, items: Iterable[I], fn: Callable[[Tx, I], None]) -> list[Exception | None]:
         """`fn(tx, item)` for each item, without atomicity between items: as many to a log entry as the limits allow.

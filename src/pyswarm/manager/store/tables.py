@@ -156,6 +156,18 @@ class Table(Generic[T]):
         """As `ids`, in no particular order: sorting is most of the cost where there are very many."""
         return list(self._index(selector.index).get(selector.key, ())) if isinstance(selector, Exact) else self.ids(selector)
 
+    def count(self, first: Selector, *others: Selector) -> int:
+        """How many objects all of these select, without looking at them. Raises InvalidFind for what no index answers."""
+        listed = self._listed(first)
+        for selector in others:
+            listed = listed & self._listed(selector)
+        return len(listed)
+
+    def _listed(self, selector: Selector) -> set[str] | frozenset[str]:
+        if not isinstance(selector, Exact):
+            raise InvalidFind
+        return self._index(selector.index).get(selector.key, frozenset())
+
     def _ids_by_prefix(self, index: str, prefix: str, under: str | None) -> list[str]:
         if index == "name" and not self.schema.name_prefix:
             raise InvalidFind
