@@ -48,8 +48,12 @@ class Loop(Protocol[K]):
     """The pure half of a control loop. No method awaits, reads a clock, or does I/O."""
 
     name: str
-    quiet: float
-    """Seconds without a further event before deciding; 0 decides at once."""
+
+    @property
+    def quiet(self) -> float:
+        """Seconds without a further event before deciding; 0 decides at once. Asked again after each event."""
+        ...
+
     patience: float
     """Seconds after which it decides although events keep coming."""
 

@@ -168,7 +168,7 @@ class Scheduling:
 
     def waiting(self) -> set[str]:
         """The tasks the scheduler would still look at."""
-        return {*self.loop._mirror.unassigned, *self.loop._mirror.preassigned}
+        return {*self.loop._mirror.unassigned(), *self.loop._mirror.preassigned}
 
     def spread(self, service_id: str) -> dict[str, int]:
         """How many of a service's tasks each node has."""

@@ -172,7 +172,21 @@ def test_decisions_are_made_on_the_newest_objects() -> None:
     assert isinstance(change, Update)
     assert isinstance(change.obj, api.Task)
     assert (change.obj.id, change.obj.annotations.name, change.obj.node_id) == ("changed", "newer", "id1")
+
+
+def test_a_decision_that_was_not_committed_leaves_nothing_behind() -> None:
+    """What it took of a node is there again for the next one, which decides the same."""
+    store = new_store(service("s"), node("id1", memory=10), *(task(f"t{i}", "s", memory=10, version=1) for i in range(2)))
+    loop = Scheduler()
+    list(loop.everything(store))
+    first, again = (loop.decide(store, Pass.PLACE, NOW).changes for _ in range(2))
+    assert len(first) == 2
+    assert sorted((c.obj.node_id, c.obj.status.err) for c in first) == sorted((c.obj.node_id, c.obj.status.err) for c in again)  # type: ignore[union-attr]
+    for i in range(2):
+        store.tasks.drop(f"t{i}")
+    assert not loop.decide(store, Pass.PLACE, NOW).changes
     assert not loop._mirror.nodes["id1"].tasks
+    assert loop._mirror.nodes["id1"].memory == 10
 
 
 class Timed:

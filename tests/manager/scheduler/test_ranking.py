@@ -6,9 +6,11 @@ import pytest
 
 from pyswarm.api import v1 as api
 from pyswarm.manager.scheduler import spread
-from pyswarm.manager.scheduler.nodeinfo import NodeInfo
+from pyswarm.manager.scheduler.mirror import Mirror
+from pyswarm.manager.scheduler.volumes import Volumes
 from pyswarm.manager.store import Kind
 from tests.manager.scheduler.support import NOW, S, Scheduling, moved, node, service, task, tasks
+from tests.support.loops import new_store
 
 VERSIONS = pytest.mark.parametrize("version", [None, 1], ids=["one by one", "as a group"])
 
@@ -104,17 +106,17 @@ def test_preferences_count_what_runs_already() -> None:
 def test_branch_counts() -> None:
     """Every vertex counts the service's tasks below it; nodes without the label share the empty value. [scheduling 29]"""
     counts = {"a": ("dc1", "r1", 3), "b": ("dc1", "r2", 2), "c": ("dc2", "r4", 4), "d": ("", "", 2), "e": ("", "", 1)}
-    infos = []
+    objects: list[api.Node | api.Task] = []
     for node_id, (dc, rack, count) in counts.items():
-        info = NodeInfo(node(node_id, labels={"dc": dc, "rack": rack} if dc else {}))
-        for i in range(count):
-            info.add(task(f"{node_id}{i}", "s", on=node_id, state=S.RUNNING))
-        info.add(task(f"{node_id}-other", "other", on=node_id, state=S.RUNNING))
-        infos.append(info)
-    root = spread.build(infos, ["node.labels.dc", "node.labels.rack"], "s", lambda _info: True, lambda _info: (0, 0, 0))
-    ((_, _, top),) = root._heap
+        objects.append(node(node_id, labels={"dc": dc, "rack": rack} if dc else {}))
+        objects += [task(f"{node_id}{i}", "s", on=node_id, state=S.RUNNING) for i in range(count)]
+        objects.append(task(f"{node_id}-other", "other", on=node_id, state=S.RUNNING))
+    mirror = Mirror()
+    mirror.rebuild(new_store(*objects))
+    wanting = preferring(task("new", "s"), "node.labels.dc", "node.labels.rack")
+    top = spread.Plan(mirror, mirror.pools.of(wanting, Volumes(new_store())), ("s", 0), NOW).root
     assert isinstance(top, spread.Branch)
-    assert (root.count, top.count) == (12, 12)
+    assert top.count == 12
     below = {child.count: child for _, _, child in top._heap}
     assert sorted(below) == [3, 4, 5]
     assert {n: sorted(c for c, _, _ in child._heap) for n, child in below.items() if isinstance(child, spread.Branch)} == {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from pyswarm.api import defaults
-from pyswarm.api import v1 as api
-from pyswarm.manager.scheduler import spread
+from pyswarm.manager.scheduler import scheduler, spread
 from pyswarm.manager.scheduler.scheduler import Pass, Scheduler
 from tests.manager.scheduler.support import NOW, S, Scheduling, node, service, task, tasks
 from tests.support.loops import commit, new_store
@@ -44,16 +44,16 @@ def test_a_large_service_is_placed_evenly() -> None:
     assert entries == 10_000 // defaults.MAX_TRANSACTION_CHANGES
 
 
-def test_a_group_builds_its_tree_once_per_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Placing a hundred tasks of one version looks at every node once. [scheduling 14]"""
-    built: list[int] = []
-    build = spread.build
+def test_a_group_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand tasks of one version, five transactions full, are placed after one look at the nodes. [scheduling 14, 146]"""
+    made: list[spread.Plan] = []
 
-    def counting(all_nodes: object, *rest: object) -> spread.Branch:
-        built.append(1)
-        return build(all_nodes, *rest)  # type: ignore[arg-type]
+    class Counting(spread.Plan):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(self)
 
-    monkeypatch.setattr(spread, "build", counting)
-    world = Scheduling(service("s"), node("n1"), node("n2"), *tasks("s", 100, version=0))
-    assert (world.spread("s"), len(built)) == ({"n1": 50, "n2": 50}, 1)
-    assert all(isinstance(t, api.Task) and t.status.state == S.ASSIGNED for t in world.store.tasks)
+    monkeypatch.setattr(scheduler, "Plan", Counting)
+    world = Scheduling(service("s"), node("n1"), node("n2"), *tasks("s", 1000, version=0))
+    assert (world.spread("s"), len(made)) == ({"n1": 500, "n2": 500}, 1)
+    assert all(t.status.state == S.ASSIGNED for t in world.store.tasks)

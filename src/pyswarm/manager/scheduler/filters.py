@@ -6,7 +6,7 @@ sentence, so no task is ever pending without a reason; and a check says what the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -24,7 +24,7 @@ Check: TypeAlias = Callable[[NodeInfo], str]
 """What a node lacks, in a word or two; empty when it suits."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Filter:
     """`prepare` gives the check for a task, or None when the filter does not concern it. `refusal` has `{}` for the node count."""
 
@@ -43,16 +43,15 @@ _STATES = {number: name for name, number in api.NodeStatus.State.items()}
 
 
 def _ready(_task: api.Task) -> Check | None:
-    ready, active = api.NodeStatus.State.READY, api.NodeSpec.Availability.ACTIVE
+    return lambda info: "" if info.ready else _unready(info.node)
 
-    def check(info: NodeInfo) -> str:
-        state, availability = info.node.status.state, info.node.spec.availability
-        if state == ready and availability == active:
-            return ""
-        # What its operator wants comes first: that is what the reader can change.
-        return _AVAILABILITIES.get(availability, "INACTIVE") if availability != active else _STATES.get(state, "UNKNOWN")
 
-    return check
+def _unready(node: api.Node) -> str:
+    # What its operator wants comes first: that is what the reader can change.
+    availability = node.spec.availability
+    if availability != api.NodeSpec.Availability.ACTIVE:
+        return _AVAILABILITIES.get(availability, "INACTIVE")
+    return _STATES.get(node.status.state, "UNKNOWN")
 
 
 def _resources(task: api.Task) -> Check | None:
@@ -132,7 +131,7 @@ def _host_ports(task: api.Task) -> Check | None:
         return None
 
     def check(info: NodeInfo) -> str:
-        taken = wanted & info.ports
+        taken = wanted & info.ports.keys()
         return ", ".join(f"{port}/{_PROTOCOLS.get(protocol, protocol)}" for protocol, port in sorted(taken)) if taken else ""
 
     return check
@@ -162,8 +161,14 @@ FILTERS: Sequence[Filter] = (
 )
 
 
+def explain(refused: Mapping[Filter, int]) -> str:
+    """The refusals with their counts of nodes, most frequent first; equal counts in filter order. Empty when nothing was refused."""
+    counted = [(f, refused[f]) for f in FILTERS if refused.get(f)]
+    return "; ".join(f.explain(n) for f, n in sorted(counted, key=lambda pair: -pair[1]))
+
+
 class Pipeline:
-    """The filters that concern one task, in order, with counts of what each refused."""
+    """The filters that concern a task, in order."""
 
     def __init__(self, task: api.Task, volumes: Volumes) -> None:
         """`volumes` are the cluster volumes as the pass sees them."""
@@ -172,21 +177,14 @@ class Pipeline:
         mountable = volumes.check(task)
         if mountable is not None:
             self._checks.append((VOLUMES, lambda info: mountable(info.node)))
-        self._refused: dict[str, int] = {}
 
-    def passes(self, info: NodeInfo) -> bool:
-        """Whether every filter lets the node through; the first that does not is counted."""
+    def refusing(self, info: NodeInfo) -> Filter | None:
+        """The first filter that does not let the node through; None when it suits."""
         for f, check in self._checks:
             if check(info):
-                self._refused[f.name] = self._refused.get(f.name, 0) + 1
-                return False
-        return True
+                return f
+        return None
 
     def refusal(self, info: NodeInfo) -> tuple[Filter, str] | None:
-        """The filter that does not let the node through, and what the node lacks; None when it suits. Not counted."""
+        """The filter that does not let the node through, and what the node lacks; None when it suits."""
         return next(((f, lacking) for f, check in self._checks if (lacking := check(info))), None)
-
-    def explain(self) -> str:
-        """The refusals, most frequent first; equal counts in filter order. Empty when nothing was refused."""
-        refused = [(f, self._refused[f.name]) for f, _ in self._checks if f.name in self._refused]
-        return "; ".join(f.explain(n) for f, n in sorted(refused, key=lambda pair: -pair[1]))

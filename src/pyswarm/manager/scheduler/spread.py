@@ -1,60 +1,74 @@
 """Where the next task of a group goes: exact levelling over preferences, then over nodes (spec section 6).
 
-One heap per branch. A task descends to the branch with the fewest active tasks of its service that still has room, and there takes the best
-node; after each task only the path it took is re-ordered. So n tasks over m nodes cost O(m + n log m), and every level stays even to within
-one task wherever there is room.
+A task descends to the branch with the fewest active tasks of its service that still has room, and there takes the best node: one without a
+task of the service, and of those the emptiest; when each has one, the one with the fewest. After each task only the path it took is
+re-ordered. So a task costs the logarithm of the nodes, and every level stays even to within one task wherever there is room.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
-from pyswarm.api import v1 as api
-from pyswarm.manager.scheduler.nodeinfo import NodeInfo
+from pyswarm.manager.scheduler.filters import Pipeline
+from pyswarm.manager.scheduler.mirror import Mirror
+from pyswarm.manager.scheduler.nodeinfo import FAULTY_COUNT, NodeInfo, Version
+from pyswarm.manager.scheduler.pool import Loads, Place, Pool
 
-Rank = Callable[[NodeInfo], tuple[int, int, int]]
+Rank: TypeAlias = tuple[int, int, int]
+"""Failures when they are many, active tasks of the service, active tasks: lower is better (spec section 5.1)."""
 
 
 class Leaf:
     """Nodes that no further preference tells apart."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._heap: list[tuple[tuple[int, int, int], str]] = []
+    def __init__(self, count: int, loads: Loads, service: str, faulty: Mapping[str, int]) -> None:
+        self.count = count
+        self._service = service
+        self._faulty = faulty
+        self._loads = loads
+        self._empty = self._without_task()
+        self._heap: list[tuple[Rank, str, NodeInfo]] = []
 
-    def fill(self, candidates: Iterable[NodeInfo], rank: Rank) -> None:
-        """Offer the nodes that passed the filters."""
-        self._heap = [(rank(info), info.node.id) for info in candidates]
-        heapq.heapify(self._heap)
+    def _without_task(self) -> Iterator[NodeInfo]:
+        """The nodes without a task of the service, emptiest first; each is met once."""
+        for load in sorted(self._loads):
+            for node_id, info in self._loads[load].items():
+                if self._service not in info.by_service and node_id not in self._faulty:
+                    yield info
 
-    def take(self, infos: Callable[[str], NodeInfo], fits: Callable[[NodeInfo], bool]) -> tuple[str, Leaf] | None:
-        """Remove and return the best node that still fits; None when the leaf is full."""
-        while self._heap:
-            _, node_id = heapq.heappop(self._heap)
-            if fits(infos(node_id)):
+    def offer(self, info: NodeInfo) -> None:
+        """A node that has a task of the service, or many failures: it comes after those that have neither."""
+        node_id = info.node.id
+        rank = self._faulty.get(node_id, 0), info.by_service.get(self._service, 0), info.active
+        heapq.heappush(self._heap, (rank, node_id, info))
+
+    def take(self, pipeline: Pipeline) -> tuple[NodeInfo, Leaf] | None:
+        """The best node that suits, removed; None when the leaf is full."""
+        while info := next(self._empty, None) or self._pop():
+            if pipeline.refusing(info) is None:
                 self.count += 1
-                return node_id, self
+                return info, self
         return None
 
-    def give_back(self, info: NodeInfo, rank: Rank) -> None:
-        """Offer a node again after it took a task."""
-        heapq.heappush(self._heap, (rank(info), info.node.id))
+    def _pop(self) -> NodeInfo | None:
+        return heapq.heappop(self._heap)[2] if self._heap else None
 
 
 class Branch:
     """A preference level: one child per value of its label."""
 
-    def __init__(self, children: Sequence[Branch | Leaf]) -> None:
-        self.count: int = sum(c.count for c in children)
+    def __init__(self, count: int, children: Sequence[Branch | Leaf]) -> None:
+        self.count = count
         self._heap = [(child.count, number, child) for number, child in enumerate(children)]
         heapq.heapify(self._heap)
 
-    def take(self, infos: Callable[[str], NodeInfo], fits: Callable[[NodeInfo], bool]) -> tuple[str, Leaf] | None:
+    def take(self, pipeline: Pipeline) -> tuple[NodeInfo, Leaf] | None:
         """The best node of the emptiest child that has room, with its leaf; None when all are full."""
         while self._heap:
             _, number, child = self._heap[0]
-            taken = child.take(infos, fits)
+            taken = child.take(pipeline)
             if taken is None:
                 heapq.heappop(self._heap)
                 continue
@@ -64,39 +78,39 @@ class Branch:
         return None
 
 
-def label_of(node: api.Node, descriptor: str) -> str | None:
-    """The value a node has for a spread descriptor; None for a descriptor that means nothing."""
-    lowered = descriptor.lower()
-    if lowered.startswith("node.labels.") and len(descriptor) > len("node.labels."):
-        return node.spec.annotations.labels.get(descriptor[len("node.labels.") :], "")
-    if lowered.startswith("engine.labels.") and len(descriptor) > len("engine.labels."):
-        return node.description.engine.labels.get(descriptor[len("engine.labels.") :], "")
-    return None
+class Plan:
+    """Where the tasks of one service version go, one after the other. Good as long as nothing but its own placements changes the nodes."""
+
+    def __init__(self, mirror: Mirror, pool: Pool, version: Version, now: float) -> None:
+        self.pool = pool
+        service = version[0]
+        faulty = {n: f for n in mirror.failing if (f := mirror.nodes[n].recent_failures(version, now)) >= FAULTY_COUNT}
+        counts: dict[Place, int] = {}
+        leaves = {place: Leaf(0, loads, service, faulty) for place, loads in pool.places.items()}
+        for info in mirror.with_service(service):
+            place = pool.place_of(info)
+            for depth in range(len(place) + 1):
+                counts[place[:depth]] = counts.get(place[:depth], 0) + info.by_service[service]
+            if info.node.id not in faulty and pool.suits(info):
+                leaves[place].offer(info)
+        for node_id in faulty:
+            info = mirror.nodes[node_id]
+            if pool.suits(info):
+                leaves[pool.place_of(info)].offer(info)
+        for place, leaf in leaves.items():
+            leaf.count = counts.get(place, 0)
+        self.root = _tree(leaves, counts, ())
+
+    def take(self) -> tuple[NodeInfo, Leaf] | None:
+        """The node for the next task, with the leaf to give it back to once the task is counted; None when no node is left."""
+        return self.root.take(self.pool.pipeline)
 
 
-def descriptors_of(placement: api.Placement) -> list[str]:
-    """The usable spread preferences, most important first."""
-    probe = api.Node()
-    wanted = [p.spread.spread_descriptor for p in placement.preferences if p.WhichOneof("Preference") == "spread"]
-    return [d for d in wanted if label_of(probe, d) is not None]
-
-
-def build(
-    all_nodes: Iterable[NodeInfo], descriptors: Sequence[str], service: str, passes: Callable[[NodeInfo], bool], rank: Rank
-) -> Branch:
-    """The tree for one group. Counts include nodes that fail the filters; only nodes that pass are offered."""
-    return Branch([_vertex(list(all_nodes), descriptors, service, passes, rank)])
-
-
-def _vertex(
-    nodes: Sequence[NodeInfo], descriptors: Sequence[str], service: str, passes: Callable[[NodeInfo], bool], rank: Rank
-) -> Branch | Leaf:
-    if not descriptors:
-        leaf = Leaf()
-        leaf.count = sum(info.by_service.get(service, 0) for info in nodes)
-        leaf.fill((info for info in nodes if passes(info)), rank)
-        return leaf
-    groups: dict[str, list[NodeInfo]] = {}
-    for info in nodes:
-        groups.setdefault(label_of(info.node, descriptors[0]) or "", []).append(info)
-    return Branch([_vertex(groups[value], descriptors[1:], service, passes, rank) for value in sorted(groups)])
+def _tree(leaves: Mapping[Place, Leaf], counts: Mapping[Place, int], place: Place) -> Branch | Leaf:
+    """The vertex of a place. Counts include nodes that do not suit; only branches with nodes that do are there."""
+    if place in leaves:
+        return leaves[place]
+    below: dict[str, dict[Place, Leaf]] = {}
+    for at, leaf in leaves.items():
+        below.setdefault(at[len(place)], {})[at] = leaf
+    return Branch(counts.get(place, 0), [_tree(below[value], counts, (*place, value)) for value in sorted(below)])
