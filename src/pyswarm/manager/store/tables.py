@@ -5,13 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 
 from pyswarm.api import tasks as task_facts
 from pyswarm.api import v1 as api
-from pyswarm.errors import Unknown
 from pyswarm.manager.store.rules import InvalidFind
 
 Stored: TypeAlias = (
@@ -86,17 +86,24 @@ class Schema(Generic[T]):
     name: Callable[[T], str | None]
     annotations: Callable[[T], api.Annotations]
     unique_name: bool = True
-    indexes: Mapping[str, Callable[[T], Keys]] | None = None
+    indexes: tuple[str, ...] = ()
+    index_keys: Callable[[T], tuple[Keys, ...]] = lambda _obj: ()
     name_prefix: bool = True
 
-    def keys(self, obj: T) -> dict[str, Keys]:
-        """Every index with the keys under which it lists the object."""
+    @property
+    def all_indexes(self) -> tuple[str, ...]:
+        """The names of the indexes, those that every table has first."""
+        return "name", "custom", *self.indexes
+
+    def keys(self, obj: T) -> tuple[Keys, ...]:
+        """For every index, in order, the keys under which it lists the object. Asked for each write: to be quick."""
         name = self.name(obj)
-        found: dict[str, Keys] = {"name": () if name is None else (name.lower(),)}
-        found["custom"] = {(entry.key, entry.val) for entry in self.annotations(obj).indices}
-        for index, keys_of in (self.indexes or {}).items():
-            found[index] = keys_of(obj)
-        return found
+        custom = self.annotations(obj).indices
+        return (
+            () if name is None else (name.lower(),),
+            {(entry.key, entry.val) for entry in custom} if custom else (),
+            *self.index_keys(obj),
+        )
 
     def order(self, obj: T, selector: Everything | Exact | Prefix) -> tuple[str, str]:
         """Where an object stands in a selector's result: by index key, then by id."""
@@ -118,7 +125,7 @@ class Table(Generic[T]):
     def __init__(self, schema: Schema[T]) -> None:
         self.schema = schema
         self._objects: dict[str, T] = {}
-        self._indexes: dict[str, dict[Hashable, set[str]]] = {i: {} for i in ("name", "custom", *(schema.indexes or ()))}
+        self._indexes: dict[str, dict[Hashable, set[str]]] = {i: {} for i in schema.all_indexes}
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -182,34 +189,24 @@ class Table(Generic[T]):
 
     def put(self, obj: T) -> T | None:
         """Insert or replace; returns what was there before. Store only."""
-        old = self._objects.get(obj.id)
-        fresh = self.schema.keys(obj)
-        if old is not None:
-            self._unlist(old, keep=fresh)
-        self._objects[obj.id] = obj
-        for index, keys in fresh.items():
-            listed = self._indexes[index]
-            for key in keys:
-                listed.setdefault(key, set()).add(obj.id)
+        object_id, fresh = obj.id, self.schema.keys(obj)
+        old = self._objects.get(object_id)
+        self._objects[object_id] = obj
+        stale: Iterable[Keys] = repeat(()) if old is None else self.schema.keys(old)
+        for listed, keys, before in zip(self._indexes.values(), fresh, stale, strict=False):
+            if keys != before:
+                _unlist(listed, object_id, before)
+                for key in keys:
+                    listed.setdefault(key, set()).add(object_id)
         return old
 
     def drop(self, object_id: str) -> T | None:
         """Delete; returns what was there. Store only."""
         old = self._objects.pop(object_id, None)
         if old is not None:
-            self._unlist(old, keep={})
+            for listed, keys in zip(self._indexes.values(), self.schema.keys(old), strict=True):
+                _unlist(listed, object_id, keys)
         return old
-
-    def _unlist(self, obj: T, keep: Mapping[str, Keys]) -> None:
-        for index, keys in self.schema.keys(obj).items():
-            listed, kept = self._indexes[index], keep.get(index, ())
-            for key in keys:
-                if key in kept:
-                    continue
-                ids = listed[key]
-                ids.discard(obj.id)
-                if not ids:
-                    del listed[key]
 
     def take_over(self, other: Table[T]) -> None:
         """Have the content of another table of this kind, which must not be used any more. Store only."""
@@ -218,6 +215,14 @@ class Table(Generic[T]):
     def contents(self) -> dict[str, T]:
         """A shallow copy: an immutable view, since the objects are frozen."""
         return dict(self._objects)
+
+
+def _unlist(listed: dict[Hashable, set[str]], object_id: str, keys: Keys) -> None:
+    for key in keys:
+        ids = listed[key]
+        ids.discard(object_id)
+        if not ids:
+            del listed[key]
 
 
 def _key_matches(key: Hashable, prefix: str, under: str | None) -> bool:
@@ -236,18 +241,36 @@ def _networks(service: api.Service) -> Keys:
     return {n.target for n in wanted}
 
 
-def _secrets(spec: api.TaskSpec) -> Keys:
-    return {s.secret_id for s in spec.container.secrets} if spec.HasField("container") else ()
+def _dependencies(spec: api.TaskSpec) -> tuple[Keys, Keys]:
+    """The secrets and the configs that a container is given."""
+    if not spec.HasField("container"):
+        return (), ()
+    secrets, configs = spec.container.secrets, spec.container.configs
+    return {s.secret_id for s in secrets} if secrets else (), {c.config_id for c in configs} if configs else ()
 
 
-def _configs(spec: api.TaskSpec) -> Keys:
-    return {c.config_id for c in spec.container.configs} if spec.HasField("container") else ()
+def _service_keys(service: api.Service) -> tuple[Keys, ...]:
+    task = service.spec.task
+    return _runtime(task), _networks(service), *_dependencies(task)
 
 
-def _volume_driver(volume: api.Volume) -> Keys:
-    if not volume.spec.HasField("driver"):
-        raise Unknown("missing value for index 'driver'")
-    return (volume.spec.driver.name,)
+def _task_keys(task: api.Task) -> tuple[Keys, ...]:
+    spec, service = task.spec, task.service_id
+    return (
+        _runtime(spec),
+        (service,),
+        (task.node_id,),
+        ((service, task.slot),),
+        (task.desired_state,),
+        (task.status.state,),
+        {n.target for n in spec.networks} if spec.networks else (),
+        *_dependencies(spec),
+        {v.id for v in task.volumes} if task.volumes else (),
+    )
+
+
+def _volume_keys(volume: api.Volume) -> tuple[Keys, ...]:
+    return (volume.spec.group,), (volume.spec.driver.name,)
 
 
 NODE: Schema[api.Node] = Schema(
@@ -257,7 +280,8 @@ NODE: Schema[api.Node] = Schema(
     name=lambda n: n.description.hostname if n.HasField("description") else None,
     annotations=lambda n: n.spec.annotations,
     unique_name=False,
-    indexes={"role": lambda n: (n.role,), "membership": lambda n: (n.spec.membership,)},
+    indexes=("role", "membership"),
+    index_keys=lambda n: ((n.role,), (n.spec.membership,)),
 )
 SERVICE: Schema[api.Service] = Schema(
     Kind.SERVICE,
@@ -265,12 +289,8 @@ SERVICE: Schema[api.Service] = Schema(
     "services",
     name=lambda s: s.spec.annotations.name,
     annotations=lambda s: s.spec.annotations,
-    indexes={
-        "runtime": lambda s: _runtime(s.spec.task),
-        "network": _networks,
-        "secret": lambda s: _secrets(s.spec.task),
-        "config": lambda s: _configs(s.spec.task),
-    },
+    indexes=("runtime", "network", "secret", "config"),
+    index_keys=_service_keys,
 )
 NETWORK: Schema[api.Network] = Schema(
     Kind.NETWORK, api.Network, "networks", name=lambda n: n.spec.annotations.name, annotations=lambda n: n.spec.annotations
@@ -282,18 +302,8 @@ TASK: Schema[api.Task] = Schema(
     name=task_facts.display_name,
     annotations=lambda t: t.annotations,
     unique_name=False,
-    indexes={
-        "runtime": lambda t: _runtime(t.spec),
-        "service": lambda t: (t.service_id,),
-        "node": lambda t: (t.node_id,),
-        "slot": lambda t: ((t.service_id, t.slot),),
-        "desired_state": lambda t: (t.desired_state,),
-        "task_state": lambda t: (t.status.state,),
-        "network": lambda t: {n.target for n in t.spec.networks},
-        "secret": lambda t: _secrets(t.spec),
-        "config": lambda t: _configs(t.spec),
-        "volume": lambda t: {v.id for v in t.volumes},
-    },
+    indexes=("runtime", "service", "node", "slot", "desired_state", "task_state", "network", "secret", "config", "volume"),
+    index_keys=_task_keys,
 )
 CLUSTER: Schema[api.Cluster] = Schema(
     Kind.CLUSTER, api.Cluster, "clusters", name=lambda c: c.spec.annotations.name, annotations=lambda c: c.spec.annotations
@@ -307,7 +317,8 @@ RESOURCE: Schema[api.Resource] = Schema(
     "resources",
     name=lambda r: r.annotations.name,
     annotations=lambda r: r.annotations,
-    indexes={"kind": lambda r: (r.kind,)},
+    indexes=("kind",),
+    index_keys=lambda r: ((r.kind,),),
 )
 EXTENSION: Schema[api.Extension] = Schema(
     Kind.EXTENSION,
@@ -326,7 +337,8 @@ VOLUME: Schema[api.Volume] = Schema(
     "volumes",
     name=lambda v: v.spec.annotations.name,
     annotations=lambda v: v.spec.annotations,
-    indexes={"group": lambda v: (v.spec.group,), "driver": _volume_driver},
+    indexes=("group", "driver"),
+    index_keys=_volume_keys,
 )
 
 SCHEMAS: Mapping[Kind, Schema[Any]] = {

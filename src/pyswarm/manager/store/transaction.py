@@ -86,7 +86,8 @@ class TxTable(Generic[T]):
     def __init__(self, tx: Tx, base: Table[T]) -> None:
         self._tx = tx
         self._base = base
-        self._own: Table[T] = Table(base.schema)
+        self._own: dict[str, T] = {}
+        self._listed: Table[T] | None = None
         self._hidden: set[str] = set()
 
     def __len__(self) -> int:
@@ -94,7 +95,7 @@ class TxTable(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         yield from (o for o in self._base if o.id not in self._hidden)
-        yield from self._own
+        yield from self._own.values()
 
     def __contains__(self, object_id: str) -> bool:
         return self.get(object_id) is not None
@@ -118,10 +119,18 @@ class TxTable(Generic[T]):
         found = self._base.find(selector)
         if self._hidden:
             found = [o for o in found if o.id not in self._hidden]
-        own = self._own.find(selector) if len(self._own) else []
+        own = self._find_own(selector) if self._own else []
         if own:
             found = sorted(found + own, key=lambda o: self.schema.order(o, selector))
         return found
+
+    def _find_own(self, selector: Selector) -> list[T]:
+        """Its own objects are indexed when they are first asked for: most transactions only write."""
+        if self._listed is None:
+            self._listed = Table(self.schema)
+            for obj in self._own.values():
+                self._listed.put(obj)
+        return self._listed.find(selector)
 
     def create(self, obj: T) -> T:
         """Store a copy with fresh Meta; returns the copy. Raises NameConflict, Exists, NoKind."""
@@ -148,7 +157,7 @@ class TxTable(Generic[T]):
             raise NotExist
         if old.meta.version.index != obj.meta.version.index:
             raise SequenceConflict
-        if self.schema.name(old) != self.schema.name(obj):
+        if self.schema.unique_name and self.schema.name(old) != self.schema.name(obj):
             self._check_name(obj)
         self._tx.check_kind(obj)
         stored = copy_of(obj)
@@ -164,7 +173,7 @@ class TxTable(Generic[T]):
             raise NotExist
         self._tx.check_unused(old)
         self._remember(object_id)
-        self._own.drop(object_id)
+        self._drop(object_id)
         self._hidden.add(object_id)
         self._tx.changes.append(Change(self.schema.kind, Action.REMOVE, old))
         return old
@@ -187,8 +196,18 @@ class TxTable(Generic[T]):
 
     def _set(self, obj: T) -> None:
         self._remember(obj.id)
-        self._own.put(obj)
+        self._put(obj)
         self._hidden.add(obj.id)
+
+    def _put(self, obj: T) -> None:
+        self._own[obj.id] = obj
+        if self._listed is not None:
+            self._listed.put(obj)
+
+    def _drop(self, object_id: str) -> None:
+        self._own.pop(object_id, None)
+        if self._listed is not None:
+            self._listed.drop(object_id)
 
     def _remember(self, object_id: str) -> None:
         self._tx.undo.append((self, object_id, self._own.get(object_id), object_id in self._hidden))
@@ -196,9 +215,9 @@ class TxTable(Generic[T]):
     def restore(self, object_id: str, own: Any, hidden: bool) -> None:
         """Undo one step; rollback only."""
         if own is None:
-            self._own.drop(object_id)
+            self._drop(object_id)
         else:
-            self._own.put(own)
+            self._put(own)
         if not hidden:
             self._hidden.discard(object_id)
 
@@ -278,7 +297,9 @@ class Tx:
         del self.changes[to.changes :]
 
     def check_kind(self, obj: Stored) -> None:
-        """A resource needs an extension of its kind. Raises NoKind."""
+        """A resource needs an extension of its kind, a volume a driver. Raises NoKind, Unknown."""
+        if isinstance(obj, api.Volume) and not obj.spec.HasField("driver"):
+            raise Unknown("missing value for index 'driver'")
         if isinstance(obj, api.Resource) and not self.extensions.find(Exact("name", obj.kind.lower())):
             raise NoKind
 
