@@ -21,7 +21,7 @@ from pyswarm.api import v1 as api
 from pyswarm.api.swarmkit import ca_pb2
 from pyswarm.ca import csr, tokens
 from pyswarm.ca.keystore import KeyStore
-from pyswarm.clock import SystemClock
+from pyswarm.clock import SystemClock, Timer
 from pyswarm.errors import InvalidArgument, SwarmError
 from pyswarm.node import AgentParts, ManagerParts, Node, NodeConfig
 from pyswarm.node_state import Settings, StateDirectory, StateDirectoryError
@@ -37,7 +37,15 @@ class HastyClock(SystemClock):
 
     async def sleep(self, seconds: float) -> None:
         """Not for long, unless it would be for very long."""
-        await super().sleep(seconds if seconds > 30 else min(seconds, 0.01))
+        await super().sleep(_cut(seconds))
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """As `sleep`."""
+        return super().call_later(_cut(seconds), callback)
+
+
+def _cut(seconds: float) -> float:
+    return seconds if seconds > 30 else min(seconds, 0.01)
 
 
 class FakeExecutor:

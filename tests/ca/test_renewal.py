@@ -111,7 +111,7 @@ class Calendar:
     def __init__(self, clock: VirtualClock) -> None:
         self.ahead = 0.0
         self._clock = clock
-        self.monotonic, self.sleep = clock.monotonic, clock.sleep
+        self.monotonic, self.sleep, self.call_later = clock.monotonic, clock.sleep, clock.call_later
 
     def now(self) -> float:
         """What the calendar says."""

@@ -111,7 +111,7 @@ def test_appending_gives_index_and_term_and_leaves_nothing_queued() -> None:
 def test_others_are_asked_for_votes_and_term_is_durable_before() -> None:
     """A candidate's vote requests go out through the outlet, after term and own vote are on disk."""
     made, journal, outlet = new_core(others=(2, 3))
-    made._SyncObj__onNodeConnected(pysyncobj.syncobj.Node("2"))
+    made._SyncObj__onNodeConnected(made.peer(2))
     made.campaign()
     made.tick()
     assert {to for to, m in outlet.sent if isinstance(m, RequestVote)} == {2, 3}

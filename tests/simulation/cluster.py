@@ -259,6 +259,7 @@ class Cluster:
         self.trace("operator", "--- no more trouble ---")
         self.network.heal()
         self.network.weather.slow_chance = 0.0
+        self.network.losing.clear()
         for member in (*self.managers, *self.workers):
             if member.process is not None:
                 member.process.fuse = 0

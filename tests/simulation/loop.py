@@ -112,35 +112,43 @@ class SimLoop(asyncio.BaseEventLoop):
         return handle
 
     def _run_once(self) -> None:
+        """Everything until `stop`: the loop around this one would do no more than call it again."""
         soon, timers = self._soon, self._timers
-        while timers and timers[0][2].callback is None:
-            heapq.heappop(timers)
-        if not soon:
-            if not timers:
-                raise Deadlock("nothing is left to happen")
-            if timers[0][0] > self._now:
-                self._now = timers[0][0]
-                self._idle_steps = 0
-        now = self._now
-        while timers and timers[0][0] <= now:
-            soon.append(heapq.heappop(timers)[2])
-        for _ in range(len(soon)):
+        while not self._stopping:
+            while timers and timers[0][2].callback is None:
+                heapq.heappop(timers)
+            if not soon:
+                if not timers:
+                    raise Deadlock("nothing is left to happen")
+                if timers[0][0] > self._now:
+                    self._now = timers[0][0]
+                    self._idle_steps = 0
+            now = self._now
+            while timers and timers[0][0] <= now:
+                soon.append(heapq.heappop(timers)[2])
+            self._step(len(soon))
+            if self._idle_steps > LIVELOCK_STEPS:
+                raise Livelock(f"{self._idle_steps} callbacks at {self._now:.3f} s")
+
+    def _step(self, many: int) -> None:
+        """The first `many` of what is ready."""
+        soon, frozen = self._soon, self.frozen
+        self.steps += many
+        self._idle_steps += many
+        for _ in range(many):
             handle = soon.popleft()
-            if handle.callback is None:
+            callback = handle.callback
+            if callback is None:
                 continue
-            if self.frozen and (group := handle.context.get(self.group_of)) in self.frozen:
+            if frozen and (group := handle.context.get(self.group_of)) in frozen:
                 self._held.setdefault(group, []).append(handle)
                 continue
-            self.steps += 1
-            self._idle_steps += 1
             try:
-                handle.context.run(handle.callback, *handle.args)
+                handle.context.run(callback, *handle.args)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:  # noqa: BLE001 - an error in a callback is a finding
-                self.errors.append(f"callback {handle.callback} failed: {error!r}")
-        if self._idle_steps > LIVELOCK_STEPS:
-            raise Livelock(f"{self._idle_steps} callbacks at {self._now:.3f} s")
+                self.errors.append(f"callback {callback} failed: {error!r}")
 
     # --- stopped processes
 
@@ -192,6 +200,14 @@ class SimLoop(asyncio.BaseEventLoop):
     def _on_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if not self.is_closed():
             self.errors.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+    def close(self) -> None:
+        """Forget what will not happen any more, and with it all that it holds."""
+        super().close()
+        self._soon.clear()
+        self._timers.clear()
+        self._held.clear()
+        self._busy_until.clear()
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from tests.simulation.process import Process
 UP, DOWN = 0, 1
 WINDOW = 256
 """So many messages of a streamed request may wait unread before its sender has to wait."""
+CONTROL = ".Control/"
 Trailers = Sequence[tuple[str, str]]
 
 
@@ -78,6 +79,8 @@ class Network:
         self.cuts: set[tuple[str, str]] = set()
         self.connections: dict[Connection, None] = {}
         self.slow_hosts: set[str] = set()
+        self.losing: set[frozenset[str]] = set()
+        """Pairs of hosts whose connection breaks with the next answer to a user on it."""
         self.messages = 0
 
     # --- trouble
@@ -336,7 +339,12 @@ class Call:
 
     def answer(self, message: bytes) -> None:
         """Send a message back."""
-        self.connection.send(DOWN, lambda: self._receive(message))
+        connection = self.connection
+        losing = connection.network.losing
+        if losing and self.request is not None and CONTROL in self.path and (pair := frozenset(connection.names)) in losing:
+            losing.discard(pair)
+            connection.break_off()
+        connection.send(DOWN, lambda: self._receive(message))
 
     def finish(self, error: Ended | None) -> None:
         """Nothing more follows."""

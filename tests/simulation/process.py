@@ -7,6 +7,7 @@ import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from pyswarm.clock import Timer
 from tests.simulation.loop import SimLoop
 from tests.simulation.trace import Trace
 
@@ -31,6 +32,11 @@ class SkewedClock:
     async def sleep(self, seconds: float) -> None:
         """On virtual time."""
         await asyncio.sleep(max(0.0, seconds))
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """On virtual time."""
+        timer: Timer = self._loop.call_later(max(0.0, seconds), callback)
+        return timer
 
 
 class Process:

@@ -79,7 +79,9 @@ def crashes(chance: random.Random) -> Scenario:
 
 def partitions(chance: random.Random) -> Scenario:
     """The network between managers, users and workers falls apart."""
-    return _log(chance, ("cut_managers", "isolate", "isolate_leader", "split", "reset_managers", "cut", "reset", "slow_host"), 1.5)
+    return _log(
+        chance, ("cut_managers", "isolate", "isolate_leader", "split", "reset_managers", "lose_answer", "cut", "reset", "slow_host"), 1.5
+    )
 
 
 def politics(chance: random.Random) -> Scenario:

@@ -52,7 +52,7 @@ class Containers:
 FOR_SEVERAL = (
     "kill_leader", "leader_dies_at_work", "stop_leader", "freeze_leader", "isolate_leader",
     "isolate_managers_from_leader", "blackout", "transfer", "transfer",
-    "demote", "promote", "join_manager", "cut_managers", "split", "reset_managers",
+    "demote", "promote", "join_manager", "cut_managers", "split", "reset_managers", "lose_answer",
 )  # fmt: skip
 FAULTS = (
     *FOR_SEVERAL,
@@ -308,6 +308,14 @@ class Trouble:
             one, other = self._chance.sample([m.address for m in self._cluster.managers], 2)
             self._note(f"resets {one} - {other}")
             self._cluster.network.reset(one, other)
+
+    async def lose_answer(self) -> None:
+        """The connection between a manager and the leader breaks when the next answer to a call that was passed on is under way."""
+        others = [m.address for m in self._cluster.managers if m is not self._leader()]
+        if others:
+            one, leader = self._chance.choice(others), self._leader().address
+            self._note(f"has {leader}'s next answer to {one} lost")
+            self._cluster.network.losing.add(frozenset((one, leader)))
 
     async def isolate(self) -> None:
         """Nobody reaches a manager, nor it anybody."""

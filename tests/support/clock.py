@@ -4,6 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Callable
+
+from pyswarm.clock import Timer
+
+
+class _Alarm:
+    """A call to come; see clock.Timer."""
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback: Callable[[], object] | None = callback
+
+    def cancel(self) -> None:
+        """Do not call."""
+        self.callback = None
 
 
 class VirtualClock:
@@ -12,7 +26,7 @@ class VirtualClock:
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self._now = now
         self._order = 0
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._alarms: list[tuple[float, int, _Alarm]] = []
 
     def now(self) -> float:
         """Virtual seconds since the epoch."""
@@ -28,27 +42,50 @@ class VirtualClock:
             await asyncio.sleep(0)
             return
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._order += 1
-        heapq.heappush(self._sleepers, (self._now + seconds, self._order, woken))
-        await woken
+        alarm = self.call_later(seconds, lambda: None if woken.done() else woken.set_result(None))
+        try:
+            await woken
+        finally:
+            alarm.cancel()
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """When `advance` passes the moment; through the loop when that is now."""
+        alarm = _Alarm(callback)
+        if seconds <= 0:
+            asyncio.get_running_loop().call_soon(_ring, alarm)
+        else:
+            self._order += 1
+            heapq.heappush(self._alarms, (self._now + seconds, self._order, alarm))
+        return alarm
 
     @property
     def sleeping(self) -> int:
         """How many wait for a moment to come."""
-        return sum(not woken.done() for _, _, woken in self._sleepers)
+        return sum(alarm.callback is not None for _, _, alarm in self._alarms)
+
+    def ring_all(self) -> None:
+        """Call back everybody whose moment has come."""
+        while self._alarms and self._alarms[0][0] <= self._now:
+            _ring(heapq.heappop(self._alarms)[2])
 
     async def advance(self, seconds: float) -> None:
         """Move time on, stopping at each sleeper's moment on the way."""
         end = self._now + seconds
         await settle()
-        while self._sleepers and self._sleepers[0][0] <= end:
-            at, _, woken = heapq.heappop(self._sleepers)
+        while self._alarms and self._alarms[0][0] <= end:
+            at, _, alarm = heapq.heappop(self._alarms)
             self._now = max(self._now, at)
-            if not woken.done():
-                woken.set_result(None)
+            if alarm.callback is not None:
+                _ring(alarm)
                 await settle()
         self._now = end
         await settle()
+
+
+def _ring(alarm: _Alarm) -> None:
+    callback, alarm.callback = alarm.callback, None
+    if callback is not None:
+        callback()
 
 
 async def settle(rounds: int = 50) -> None:

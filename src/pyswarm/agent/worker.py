@@ -136,7 +136,7 @@ class Worker:
             log.info("tasks resumed", tasks=len(self._tasks))
 
     async def _carry_out(self, message: api.AssignmentsMessage) -> None:
-        work = plan(message, {*self._tasks, *self._returning})
+        work = plan(message, self._tasks | self._returning)
         self._take_dependencies(work)
         wanted = [task for task in work.tasks if self._is_news(task)]
         await self._save(wanted, dropped=work.tasks_gone)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pysyncobj.node import Node
-
 from pyswarm.raft import commands, dialect, messages
 from pyswarm.raft.guarded import Guarded, Outlet, Timing, check_library
 from pyswarm.raft.journal import Entry
 
 __all__ = ["Core", "Outlet", "Timing", "check_library"]
 
-_CANDIDATE = 1
+_CANDIDATE, _LEADER = 1, 2
 
 
 class Core(Guarded):
@@ -49,24 +47,24 @@ class Core(Guarded):
     def receive(self, sender: int, message: messages.Message) -> None:
         """Let the library act on a message. Only what the filter delivers may come here."""
         self._enter()
-        self._SyncObj__onMessageReceived(Node(str(sender)), dialect.to_library(message))
+        self._SyncObj__onMessageReceived(self.peer(sender), dialect.to_library(message))
 
     def connected(self, raft_id: int) -> None:
         """Messages to a voter can be sent from now on."""
-        self._SyncObj__onNodeConnected(Node(str(raft_id)))
+        self._SyncObj__onNodeConnected(self.peer(raft_id))
 
     def disconnected(self, raft_id: int) -> None:
         """Messages to a voter are lost from now on."""
-        self._SyncObj__onNodeDisconnected(Node(str(raft_id)))
+        self._SyncObj__onNodeDisconnected(self.peer(raft_id))
         self._sender.cancel(raft_id)
 
     def learner_connected(self, raft_id: int) -> None:
         """Send the log to a member that does not vote, and follow how far it gets."""
-        self._SyncObj__onReadonlyNodeConnected(Node(str(raft_id)))
+        self._SyncObj__onReadonlyNodeConnected(self.peer(raft_id))
 
     def learner_disconnected(self, raft_id: int) -> None:
         """No longer: it is gone, or about to become a voter."""
-        self._SyncObj__onReadonlyNodeDisconnected(Node(str(raft_id)))
+        self._SyncObj__onReadonlyNodeDisconnected(self.peer(raft_id))
         self._sender.cancel(raft_id)
 
     def set_voters(self, others: Iterable[int]) -> None:
@@ -74,14 +72,14 @@ class Core(Guarded):
         self._enter()
         wanted = set(others)
         for raft_id in wanted - self.voters:
-            self._SyncObj__doChangeCluster(["add", str(raft_id), Node(str(raft_id))])
+            self._SyncObj__doChangeCluster(["add", str(raft_id), self.peer(raft_id)])
         for raft_id in self.voters - wanted:
-            self._SyncObj__doChangeCluster(["rem", str(raft_id), Node(str(raft_id))])
+            self._SyncObj__doChangeCluster(["rem", str(raft_id), self.peer(raft_id)])
 
     def heard(self, raft_id: int) -> None:
         """A member is busy with what it was sent: it counts as reachable for the leader's check-quorum."""
         self._enter()
-        self._SyncObj__lastResponseTime[Node(str(raft_id))] = self._clock()
+        self._SyncObj__lastResponseTime[self.peer(raft_id)] = self._clock()
 
     def install(self, prev: Entry, last: Entry, others: Iterable[int]) -> None:
         """The state machine holds a snapshot that ends with `last`: forget the log before and continue from there."""
@@ -90,7 +88,7 @@ class Core(Guarded):
         self._SyncObj__raftCommitIndex = last[1]
         self._journal.setRaftCommitIndex(last[1])
         self._SyncObj__lastSerializedEntry = prev[1]
-        self._SyncObj__updateClusterConfiguration([Node(str(o)) for o in others])
+        self._SyncObj__updateClusterConfiguration([self.peer(o) for o in others])
 
     def send_entries(self) -> None:
         """Send what the others lack, or a heartbeat, now."""
@@ -110,13 +108,13 @@ class Core(Guarded):
     @property
     def leading(self) -> bool:
         """Whether this member is leader of its term; being caught up is another matter."""
-        return bool(self._isLeader())
+        return bool(self._SyncObj__raftState == _LEADER)
 
     @property
     def leader_id(self) -> int:
         """Raft id of the leader last heard of, 0 without one."""
-        leader = self._getLeader()
-        return 0 if leader is None else int(leader.id)
+        leader = self._SyncObj__raftLeader
+        return 0 if leader is None else int(leader.raft_id)
 
     @property
     def term(self) -> int:
@@ -146,9 +144,9 @@ class Core(Guarded):
     @property
     def voters(self) -> set[int]:
         """Raft ids of the other voters."""
-        return {int(n.id) for n in self.otherNodes}
+        return {n.raft_id for n in self._SyncObj__otherNodes}
 
     @property
     def matched(self) -> dict[int, int]:
         """Per member that gets entries: up to where its log is known to equal this one. Meaningful on a leader."""
-        return {int(n.id): int(i) for n, i in self._SyncObj__raftMatchIndex.items()}
+        return {n.raft_id: i for n, i in self._SyncObj__raftMatchIndex.items()}

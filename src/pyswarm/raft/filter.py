@@ -49,9 +49,9 @@ class LogView(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class View:
-    """What the receiver knows when a message arrives."""
+    """What the receiver knows when a message arrives. One is made for each, so it is not frozen: that would cost most of the judgement."""
 
     own_id: int
     term: int

@@ -112,6 +112,19 @@ def _create_journal(journal: object) -> Journal:
     return journal
 
 
+class Peer(Node):  # type: ignore[misc]
+    """A member as the library knows it: by its raft id. One object each, so that the library's sets and tables find it at once."""
+
+    def __init__(self, raft_id: int) -> None:
+        super().__init__(str(raft_id))
+        self.raft_id = raft_id
+
+    def __hash__(self) -> int:
+        return self.raft_id
+
+    __eq__ = Node.__eq__
+
+
 class Wire(Transport):  # type: ignore[misc]
     """The library's transport: hands everything to an Outlet."""
 
@@ -125,18 +138,18 @@ class Wire(Transport):  # type: ignore[misc]
         """Always: connections are somebody else's business."""
         return True
 
-    def send(self, node: Node, message: dict[str, Any]) -> bool:
+    def send(self, node: Peer, message: dict[str, Any]) -> bool:
         """Queue a message for a member."""
-        self._outlet.send(int(node.id), dialect.from_library(message, self._term()))
+        self._outlet.send(node.raft_id, dialect.from_library(message, self._term()))
         return True
 
-    def addNode(self, node: Node) -> None:  # noqa: N802 - the library's name
+    def addNode(self, node: Peer) -> None:  # noqa: N802 - the library's name
         """A voter was added to the configuration."""
-        self._outlet.connect(int(node.id))
+        self._outlet.connect(node.raft_id)
 
-    def dropNode(self, node: Node) -> None:  # noqa: N802 - the library's name
+    def dropNode(self, node: Peer) -> None:  # noqa: N802 - the library's name
         """A voter was removed from the configuration."""
-        self._outlet.disconnect(int(node.id))
+        self._outlet.disconnect(node.raft_id)
 
     def destroy(self) -> None:
         """Nothing is open here."""
@@ -198,10 +211,11 @@ class Guarded(library.SyncObj):  # type: ignore[misc]
         self._outlet = outlet
         self._timing = timing
         self._apply = apply
+        self._peers: dict[int, Peer] = {}
         wire = Wire(outlet, lambda: int(self.raftCurrentTerm))
         library.createJournal = _create_journal
         self._enter()
-        super().__init__(Node(str(raft_id)), [Node(str(o)) for o in others], conf=_configuration(journal, timing), transport=wire)
+        super().__init__(self.peer(raft_id), [self.peer(o) for o in others], conf=_configuration(journal, timing), transport=wire)
         _demand(self, _ATTRIBUTES)
         self._SyncObj__serializer = snapshots
         self._SyncObj__needLoadDumpFile = False
@@ -209,6 +223,16 @@ class Guarded(library.SyncObj):  # type: ignore[misc]
 
     def _enter(self) -> None:
         library.monotonicTime = self._clock
+
+    def peer(self, raft_id: int) -> Peer:
+        """A member in the library's terms."""
+        found = self._peers.get(raft_id)
+        if found is None:
+            found = self._peers[raft_id] = Peer(raft_id)
+        return found
+
+    def _checkCommandsToApply(self) -> None:  # noqa: N802 - the library's name
+        """Its queue of commands is not used: see `Core.append`."""
 
     def _SyncObj__generateRaftTimeout(self) -> float:  # noqa: N802 - the library's name
         return float("inf")
@@ -223,13 +247,13 @@ class Guarded(library.SyncObj):  # type: ignore[misc]
         self._SyncObj__newAppendEntriesTime = self._clock() + self._timing.heartbeat
         for node in self._SyncObj__otherNodes | self._SyncObj__readonlyNodes:
             if node not in self._SyncObj__connectedNodes:
-                self._sender.cancel(int(node.id))
+                self._sender.cancel(node.raft_id)
             elif self._SyncObj__raftNextIndex[node] <= self._journal.first:
                 self._send_snapshot(node)
             else:
                 self._send_log(node)
 
-    def _send_log(self, node: Node) -> None:
+    def _send_log(self, node: Peer) -> None:
         """What a member lacks, in messages of bounded size; at least one message, which may be empty."""
         budget = SEND_BYTES
         following = int(self._SyncObj__raftNextIndex[node])
@@ -239,7 +263,7 @@ class Guarded(library.SyncObj):  # type: ignore[misc]
             if prev is None:
                 raise StorageError(f"entry {following - 1} is missing from the log")
             self._outlet.send(
-                int(node.id), messages.Append(int(self.raftCurrentTerm), int(self.raftCommitIndex), prev[1], prev[2], entries)
+                node.raft_id, messages.Append(int(self.raftCurrentTerm), int(self.raftCommitIndex), prev[1], prev[2], entries)
             )
             following += len(entries)
             budget -= sum(len(e[0]) for e in entries)
@@ -247,18 +271,18 @@ class Guarded(library.SyncObj):  # type: ignore[misc]
             if following > self._journal.last_index or budget <= 0:
                 return
 
-    def _send_snapshot(self, node: Node) -> None:
+    def _send_snapshot(self, node: Peer) -> None:
         """As many pieces as the window allows; a sign of life when there is none to send."""
         sent = 0
-        while (offer := self._sender.next_piece(int(node.id))) is not None:
+        while (offer := self._sender.next_piece(node.raft_id)) is not None:
             piece, last = offer
-            self._outlet.send(int(node.id), dataclasses.replace(piece, term=int(self.raftCurrentTerm)))
+            self._outlet.send(node.raft_id, dataclasses.replace(piece, term=int(self.raftCurrentTerm)))
             sent += 1
             if last:
                 self._SyncObj__raftNextIndex[node] = piece.index + 1
                 return
         if not sent:
-            self._outlet.send(int(node.id), messages.Nudge(int(self.raftCurrentTerm), int(self.raftCommitIndex)))
+            self._outlet.send(node.raft_id, messages.Nudge(int(self.raftCurrentTerm), int(self.raftCommitIndex)))
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> None:  # noqa: N802 - the library's name
         index = int(self.raftLastApplied) + 1
@@ -273,8 +297,8 @@ class Guarded(library.SyncObj):  # type: ignore[misc]
         change = commands.parse_membership(command)
         if change is None:
             return None
-        raft_id = str(change.member.raft_id)
-        return ["add" if change.kind == change.ADD else "rem", raft_id, Node(raft_id)]
+        member = self.peer(change.member.raft_id)
+        return ["add" if change.kind == change.ADD else "rem", member.id, member]
 
     def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:  # noqa: ARG002, N802, N803 - the library's names
         raise StorageError("the library tried to load a snapshot by itself")

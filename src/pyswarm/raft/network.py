@@ -32,7 +32,7 @@ class RaftTransportService:
         self._resident = resident
         self._epochs: dict[int, int] = {}
         self.guests: dict[int, str] = {}
-        """Where those are reached who talk to this member at present, by raft id."""
+        """Where those are reached who talk to this member at present, by raft id; replaced, never changed."""
         self._streams = 0
 
     async def Talk(  # noqa: N802 - the service's name
@@ -50,7 +50,7 @@ class RaftTransportService:
         self._streams += 1
         stream = self._epochs[sender] = self._streams
         if hello.addr:
-            self.guests[sender] = hello.addr
+            self.guests = {**self.guests, sender: hello.addr}
         try:
             self._resident.appeared(sender)
             async for envelope in requests:
@@ -65,7 +65,7 @@ class RaftTransportService:
         finally:
             if self._epochs.get(sender) == stream:
                 del self._epochs[sender]
-                self.guests.pop(sender, None)
+                self.guests = {raft_id: addr for raft_id, addr in self.guests.items() if raft_id != sender}
 
     def _admit(self, hello: raft_pb2.Hello, node_id: str) -> int:
         own = self._resident.own_id

@@ -77,6 +77,8 @@ class RaftNode(Council):
         self._force_new_cluster = force_new_cluster
         self.transport = RaftTransportService(cluster_id, self._resident)
         """The service `pyswarm.v1.RaftTransport` of this member."""
+        self._followed: tuple[object, object] = (None, None)
+        """Guests and contacts that links were made for. Both are replaced when they change, the contacts also when a member is removed."""
         self._failure: BaseException | None = None
         self._done: deque[tuple[Job, Any, Exception | None]] = deque()
         self._untold = asyncio.Event()
@@ -247,13 +249,19 @@ class RaftNode(Council):
                 await self._wake.wait()
 
     def _connect_all(self, replica: Replica, network: Network) -> None:
-        """Let links follow who there is."""
+        """Let links follow who there is, whenever that has changed."""
+        guests, contacts = self.transport.guests, replica.contacts
+        if self._followed[0] is not guests or self._followed[1] is not contacts:
+            self._followed = guests, contacts
+            self._follow(replica, network)
+        for raft_id in self._resident.newcomers():
+            network.hurry(raft_id)
+
+    def _follow(self, replica: Replica, network: Network) -> None:
         hosts = {m.raft_id: m.addr for m in self._join.members} if self._join is not None and not replica.is_member else {}
         guests = self.transport.guests
         hosts |= guests | {i: m.addr for i, m in replica.contacts.items() if m.addr}
         network.follow({i: addr for i, addr in hosts.items() if i != replica.raft_id and i not in replica.membership.removed}, guests)
-        for raft_id in self._resident.newcomers():
-            network.hurry(raft_id)
 
     async def _work(self, job: Job) -> None:
         result, error = None, None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 
 import pytest
 
@@ -29,10 +28,7 @@ class BusyClock(VirtualClock):
         while self._now < end:
             for span in (burst, PAUSE):
                 self._now += span
-                while self._sleepers and self._sleepers[0][0] <= self._now:
-                    woken = heapq.heappop(self._sleepers)[2]
-                    if not woken.done():
-                        woken.set_result(None)
+                self.ring_all()
                 await settle(10 * ROUNDS)
 
 

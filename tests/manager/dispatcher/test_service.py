@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from pyswarm.api import times
 from pyswarm.api import v1 as api
+from pyswarm.clock import Timer
 from pyswarm.errors import Aborted, Cancelled, InvalidArgument, NotFound, Unavailable, Unknown
 from pyswarm.manager.dispatcher import Config
 from pyswarm.manager.dispatcher.nodestate import NEVER_BACK, NEW_LEADER, SILENT
@@ -224,11 +226,15 @@ class StallingClock(VirtualClock):
 
     stall = 0.0
 
-    async def sleep(self, seconds: float) -> None:
-        """Sleep longer than asked, once."""
-        await super().sleep(seconds)
-        if self.stall:
-            self._now, self.stall = self._now + self.stall, 0.0
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call back later than asked, once."""
+
+        def late() -> None:
+            if self.stall:
+                self._now, self.stall = self._now + self.stall, 0.0
+            callback()
+
+        return super().call_later(seconds, late)
 
 
 async def test_a_stalled_manager_does_not_blame_its_nodes() -> None:

@@ -36,7 +36,6 @@ import pysyncobj.journal
 import pysyncobj.serializer
 import pysyncobj.syncobj
 import pytest
-from pysyncobj.node import Node
 
 from pyswarm.api import v1 as api
 from pyswarm.api.private import raft_pb2
@@ -215,7 +214,7 @@ def load_as_the_library(patch: Patch) -> None:
 
     def take(self: Traffic, sender: int, piece: Piece) -> None:
         message = {"type": "append_entries", "term": piece.term, "commit_index": 0, "serialized": (piece.data, True, True)}
-        self._core._SyncObj__onMessageReceived(Node(str(sender)), message)
+        self._core._SyncObj__onMessageReceived(self._core.peer(sender), message)
 
     def fail(self: SnapshotStore) -> None:
         raise ValueError("damaged")
@@ -524,6 +523,7 @@ def queue_in_the_library(patch: Patch) -> None:
         self.core._applyCommand(request.SerializeToString(), None, Type.STORE)
         self._proposals._queue.append(Waiting(commands.NO_OP, done))
 
+    patch.delattr(Guarded, "_checkCommandsToApply")
     patch.setattr(Replica, "submit", submit)
 
 
