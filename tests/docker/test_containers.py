@@ -354,6 +354,23 @@ async def test_strays(engine: Engine, executor: DockerExecutor) -> None:
     await executor.controller(foreign).remove()
 
 
+async def test_strays_of_an_earlier_life(engine: Engine) -> None:
+    """A node that lost its state directory, and has another id since, removes what it ran before; its neighbours' containers stay."""
+    before, after, neighbour = (
+        DockerExecutor(engine.address, lambda: "old-id", home="here"),
+        DockerExecutor(engine.address, lambda: NODE, home="here"),
+        DockerExecutor(engine.address, lambda: "other-id", home="there"),
+    )
+    lives = [(before, container_task(node="old-id")), (after, container_task()), (neighbour, container_task(node="other-id"))]
+    for executor, task in lives:
+        await launch(executor, task)
+    await after.remove_strays([lives[1][1].id])
+    assert [await executor.controller(task).container_status() is not None for executor, task in lives] == [False, True, True]
+    for executor, _ in lives:
+        await executor.remove_strays(())
+        await executor.close()
+
+
 async def test_networks(engine: Engine, executor: DockerExecutor) -> None:
     """Task networks are created, joined and removed after the last container; the container goes first. [cli 127]"""
     first, second = container_task(), container_task()

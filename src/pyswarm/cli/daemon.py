@@ -251,8 +251,10 @@ def _executor(config: NodeConfig, node_id: Callable[[], str]) -> DockerExecutor 
 
         return ProcessExecutor(config.state_dir, hostname=settings.hostname, generic=generic)
     from pyswarm.agent.executor.docker import DockerExecutor
+    from pyswarm.agent.home import name_of
 
-    return DockerExecutor(settings.engine_addr, node_id, hostname=settings.hostname, generic=generic)
+    home = name_of(config.state_dir)
+    return DockerExecutor(settings.engine_addr, node_id, hostname=settings.hostname, generic=generic, home=home)
 
 
 def _checked(name: str, parse: Callable[[str], Any], value: str, kind: type[Exception]) -> Any:

@@ -74,6 +74,15 @@ def test_user_labels() -> None:
     assert (labels["a"], labels["com.docker.swarm.task.id"], len(labels)) == ("2", "taskID", 7)
 
 
+def test_home_label() -> None:
+    """A container carries where its node lives, whatever users say."""
+    task = example()
+    task.spec.container.labels["pyswarm.home"] = "elsewhere"
+    labels = container_request(task, None, home="here").body["Labels"]
+    assert isinstance(labels, dict)
+    assert labels["pyswarm.home"] == "here"
+
+
 @pytest.mark.parametrize(
     ("command", "args", "expected"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -363,6 +364,28 @@ async def test_strays(executor: ProcessExecutor, tmp_path: Path) -> None:
     await executor.remove_strays([kept.id])
     assert [runs(pid) for pid in pids] == [True, False]
     assert [entry.name for entry in (tmp_path / "worker" / "tasks").iterdir()] == [kept.id]
+
+
+async def test_strays_of_an_earlier_life(executor: ProcessExecutor, tmp_path: Path) -> None:
+    """Processes whose directories were deleted while they ran, as with the node's state, are killed; those of other nodes run on."""
+    lost, kept = shell("sleep 1000 & sleep 1000"), shell("sleep 1000")
+    neighbour = ProcessExecutor(tmp_path / "other")
+    pids = [await pid_of(await launch(who, task)) for who, task in ((executor, lost), (executor, kept), (neighbour, lost))]
+    for state in (tmp_path, tmp_path / "other"):
+        shutil.rmtree(state / "worker" / "tasks" / lost.id)
+    await executor.remove_strays([kept.id])
+    await gone(pids[0])
+    assert [runs(pid) for pid in pids] == [False, True, True]
+    await neighbour.remove_strays(())
+    await gone(pids[2])
+
+
+async def gone(pid: int) -> None:
+    """Wait until a process has ended."""
+    deadline = time.monotonic() + WAIT
+    while runs(pid):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
 
 
 async def test_closed(executor: ProcessExecutor) -> None:

@@ -21,6 +21,8 @@ from pyswarm.api import v1 as api
 LABEL = "com.docker.swarm"
 NODE_LABEL = f"{LABEL}.node.id"
 NETWORK_LABEL = f"{LABEL}.network.id"
+HOME_LABEL = "pyswarm.home"
+"""Where the node lives that made the container (`agent.home`): it tells what an earlier life of the node left behind."""
 
 ENDPOINTS_AT_CREATE = (1, 44)
 """From this API version on a container can be created with several networks; before, the others are connected afterwards."""
@@ -58,8 +60,8 @@ class ContainerRequest:
         return {} if version >= ENDPOINTS_AT_CREATE else dict(list(self.endpoints.items())[1:])
 
 
-def container_request(task: api.Task, node: api.NodeDescription | None, *, files: Sequence[Body] = ()) -> ContainerRequest:
-    """The request for a task on the node described; `files` are the mounts of its secrets and configs (see `given`).
+def container_request(task: api.Task, node: api.NodeDescription | None, *, files: Sequence[Body] = (), home: str = "") -> ContainerRequest:
+    """The request for a task on the node described; `files` are the mounts of its secrets and configs (see `given`), `home` the node's.
 
     Raises ExecutorError when the spec cannot run here.
     """
@@ -72,7 +74,7 @@ def container_request(task: api.Task, node: api.NodeDescription | None, *, files
         task_id=task.id,
         image=spec.image,
         registry_auth=spec.pull_options.registry_auth,
-        body=_set_only({**_config(task, spec), "Labels": _labels(task, spec, name), "HostConfig": _host_config(task, spec, files)}),
+        body=_set_only({**_config(task, spec), "Labels": _labels(task, spec, name, home), "HostConfig": _host_config(task, spec, files)}),
         endpoints={attachment.network.spec.annotations.name: _endpoint(attachment) for attachment in task.networks},
         networks=tuple(_network(attachment.network, task.node_id) for attachment in task.networks if not _predefined(attachment.network)),
         volumes=tuple(volume_bodies(spec.mounts)),
@@ -106,7 +108,7 @@ def _config(task: api.Task, spec: api.ContainerSpec) -> Body:
     }
 
 
-def _labels(task: api.Task, spec: api.ContainerSpec, name: str) -> dict[str, str]:
+def _labels(task: api.Task, spec: api.ContainerSpec, name: str, home: str) -> dict[str, str]:
     return {
         **spec.labels,
         **task.annotations.labels,
@@ -116,6 +118,7 @@ def _labels(task: api.Task, spec: api.ContainerSpec, name: str) -> dict[str, str
         NODE_LABEL: task.node_id,
         f"{LABEL}.service.id": task.service_id,
         f"{LABEL}.service.name": task.service_annotations.name,
+        **({HOME_LABEL: home} if home else {}),
     }
 
 

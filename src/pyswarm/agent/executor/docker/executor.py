@@ -10,7 +10,7 @@ import structlog
 
 from pyswarm.agent.dependencies import Dependencies
 from pyswarm.agent.executor import ExecutorError
-from pyswarm.agent.executor.docker.containers import NODE_LABEL, container_request
+from pyswarm.agent.executor.docker.containers import HOME_LABEL, NODE_LABEL, container_request
 from pyswarm.agent.executor.docker.controller import DockerController
 from pyswarm.agent.executor.docker.describe import description
 from pyswarm.agent.executor.docker.engine import Engine
@@ -46,6 +46,7 @@ class DockerExecutor:
         generic: Sequence[api.GenericResource] = (),
         clock: Clock | None = None,
         memory: Sequence[Path] = CANDIDATES,
+        home: str = "",
     ) -> None:
         self._engine = Engine(Transport(engine_addr))
         self._node_id = node_id
@@ -53,7 +54,8 @@ class DockerExecutor:
         self._generic = tuple(generic)
         self._clock = clock if clock is not None else SystemClock()
         self._events = Events(self._engine, node_id, self._clock)
-        self._memory = Memory(node_id, memory)
+        self._home = home
+        self._memory = Memory((lambda: home) if home else node_id, memory)
         self._dependencies = Dependencies()
         self._description: api.NodeDescription | None = None
 
@@ -96,14 +98,19 @@ class DockerExecutor:
         """A controller for `task`. Raises ExecutorError when its spec cannot run here (runtime, image, templates, unsupported parts)."""
         wanted = wanted_files(container_spec(task))
         mounts = file_mounts(wanted, self._memory.directory(task.id)) if wanted else ()
-        request = container_request(task, self._description, files=mounts)
+        request = container_request(task, self._description, files=mounts, home=self._home)
         files = task_files(task.id, wanted, self._memory, Payloads(task, self._description, self._dependencies.of(task)))
         return DockerController(self._engine, self._events, task, request, self._clock, files)
 
     async def remove_strays(self, keep: Iterable[str]) -> None:
-        """Delete the containers with this node's id whose task is not in `keep`. Raises ExecutorError when the engine refuses."""
+        """Delete this node's containers whose task is not in `keep`, also those that it made when it had another id. Raises ExecutorError
+        when the engine refuses.
+        """
         kept = set(keep)
-        for container in await self._engine.list_labelled(f"{NODE_LABEL}={self._node_id()}"):
+        found = await self._engine.list_labelled(f"{NODE_LABEL}={self._node_id()}")
+        if self._home:
+            found += await self._engine.list_labelled(f"{HOME_LABEL}={self._home}")
+        for container in found:
             if container.task_id and container.task_id not in kept:
                 _log.info("removing container of a forgotten task", task=container.task_id, container=container.id[:12])
                 await self._engine.remove(container.id)

@@ -18,6 +18,7 @@ from pyswarm.agent.executor.memory import CANDIDATES, Memory
 from pyswarm.agent.executor.payloads import Payloads
 from pyswarm.agent.executor.process.controller import ProcessController
 from pyswarm.agent.executor.process.given import check_targets, environment, task_files
+from pyswarm.agent.executor.process.handles import kill_forgotten
 from pyswarm.agent.executor.process.recipe import recipe
 from pyswarm.agent.executor.process.supervised import Supervised
 from pyswarm.agent.executor.spec import container_spec
@@ -82,7 +83,7 @@ class ProcessExecutor:
         return ProcessController(task, made, self._supervised(task.id), self._clock, files)
 
     async def remove_strays(self, keep: Iterable[str]) -> None:
-        """Kill the processes of tasks that are not in `keep` and delete their directories. Raises ExecutorError."""
+        """Kill the processes of tasks that are not in `keep` and delete their directories, if they still have any. Raises ExecutorError."""
         kept = set(keep)
         for entry in sorted(self._directory.iterdir()) if self._directory.is_dir() else ():
             if entry.is_dir() and entry.name not in kept:
@@ -90,6 +91,8 @@ class ProcessExecutor:
                 stray = self._supervised(entry.name)
                 await stray.stop(9, 0.0)
                 await stray.delete()
+        for task_id in await asyncio.to_thread(kill_forgotten, self._directory, kept):
+            _log.info("removed process of a task whose directory is gone", task=task_id)
         await asyncio.to_thread(self._memory.keep_only, kept)
 
     async def close(self) -> None:

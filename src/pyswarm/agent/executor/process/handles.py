@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Container
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyswarm.agent.executor.process import shim
 
@@ -72,6 +74,34 @@ def kill_session(identity: Identity) -> None:
     for pid in shim.descendants(identity.pid, identity.pid):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
+
+
+def kill_forgotten(directory: Path, keep: Container[str]) -> list[str]:
+    """Kill the supervisors of tasks below `directory`, and all they started, whose own directories were deleted while they ran.
+
+    Returns the tasks' ids, without those in `keep`. Only processes count that see the same files as this one.
+    """
+    killed: list[str] = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        with contextlib.suppress(OSError):
+            task = _supervised(entry, directory)
+            if task is not None and task.name not in keep and not task.exists():
+                for pid in (*shim.descendants(int(entry.name), int(entry.name)), int(entry.name)):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                killed.append(task.name)
+    return killed
+
+
+def _supervised(entry: Path, directory: Path) -> Path | None:
+    """The task directory below `directory` that a process supervises; None for any other process."""
+    words = (entry / "cmdline").read_bytes().split(b"\0")[:-1]
+    if len(words) < 2 or not words[-2].endswith(b"/process/shim.py"):
+        return None
+    task = Path(os.fsdecode(words[-1]))
+    return task if task.parent == directory and os.path.samestat((entry / "root").stat(), Path("/").stat()) else None
 
 
 def _settle(over: asyncio.Future[None]) -> None:
