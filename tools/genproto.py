@@ -49,7 +49,8 @@ def has_services(text: str) -> bool:
 
 def facade(descriptors: descriptor_pb2.FileDescriptorSet) -> str:
     """One module that names every public message and enum: `from pyswarm.api import v1 as api`."""
-    lines = [BANNER, "from __future__ import annotations", ""]
+    lines = [BANNER, "from __future__ import annotations", "", "from pyswarm.api.enums import quicken as _quicken"]
+    enums: list[str] = []
     for file in sorted(descriptors.file, key=lambda f: f.name):
         if file.package != "docker.swarmkit.v1":
             continue
@@ -58,6 +59,8 @@ def facade(descriptors: descriptor_pb2.FileDescriptorSet) -> str:
         lines.append(f"from pyswarm.api.swarmkit.{module} import (")
         lines += [f"    {n} as {n}," for n in names]
         lines.append(")")
+        enums += sorted(e.name for e in file.enum_type)
+    lines += ["", f"_quicken({', '.join(enums)})"]
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyswarm.api.enums import quicken as _quicken
 from pyswarm.api.swarmkit.ca_pb2 import (
     GetRootCACertificateRequest as GetRootCACertificateRequest,
     GetRootCACertificateResponse as GetRootCACertificateResponse,
@@ -278,3 +279,5 @@ from pyswarm.api.swarmkit.watch_pb2 import (
     WatchMessage as WatchMessage,
     WatchRequest as WatchRequest,
 )
+
+_quicken(LogStream, StoreActionKind, NodeRole, ResourceType, TaskState, WatchActionKind)

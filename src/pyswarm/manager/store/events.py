@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pyswarm.manager.store.tables import Kind, Stored
 
@@ -17,8 +18,7 @@ class Action(enum.IntEnum):
     REMOVE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One change. `obj` is the stored message (the removed one for REMOVE), `old` the one before an update. Both are frozen."""
 
     kind: Kind

@@ -24,7 +24,6 @@ R = TypeVar("R")
 I = TypeVar("I")  # noqa: E741 - an item
 GROUP_SECONDS = 0.02
 RESTORE_ORDER = ("clusters", "configs", "extensions", "networks", "nodes", "resources", "secrets", "services", "tasks", "volumes")
-ACTION_OVERHEAD = 16
 SORTED_AT_ONCE = 5_000
 
 
@@ -181,7 +180,7 @@ class Store:
             tx.rollback(before)
             group.members.append((waiting, None, exc))
             return True
-        size = sum(c.obj.ByteSize() + ACTION_OVERHEAD for c in tx.changes[before.changes :])
+        size = sum(change.size for change in tx.changes[before.changes :])
         if group.size + size > defaults.MAX_TRANSACTION_BYTES:
             tx.rollback(before)
             if before.changes:
@@ -311,7 +310,7 @@ def _run_items(tx: Tx, pending: deque[tuple[int, I]], fn: Callable[[Tx, I], None
         except Exception as exc:  # noqa: BLE001 - reported for this item
             tx.rollback(before)
             error = exc
-        added = sum(c.obj.ByteSize() + ACTION_OVERHEAD for c in tx.changes[before.changes :])
+        added = sum(change.size for change in tx.changes[before.changes :])
         if done and size + added > defaults.BATCH_BYTES:
             tx.rollback(before)
             break

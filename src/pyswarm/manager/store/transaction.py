@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from pyswarm.manager.store.store import Store
 
 
+ACTION_OVERHEAD = 16
+"""What an object needs in a log entry besides its own bytes, at most."""
+
+
 class Reading(Protocol[T]):
     """What can be read of a table, committed or inside a transaction."""
 
@@ -70,6 +74,8 @@ class Change:
     kind: Kind
     action: Action
     obj: Stored
+    size: int = 0
+    """Bytes that it adds to a log entry; unknown for what comes from one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +122,8 @@ class TxTable(Generic[T]):
         """The selected objects as this transaction sees them, in the same order as the committed table gives."""
         if isinstance(selector, AnyOf):
             return list({o.id: o for part in selector.parts for o in self.find(part)}.values())
-        found = self._base.find(selector)
-        if self._hidden:
-            found = [o for o in found if o.id not in self._hidden]
+        base, hidden = self._base, self._hidden
+        found = [obj for i in base.ids(selector) if i not in hidden and (obj := base.get(i)) is not None] if hidden else base.find(selector)
         own = self._find_own(selector) if self._own else []
         if own:
             found = sorted(found + own, key=lambda o: self.schema.order(o, selector))
@@ -141,7 +146,7 @@ class TxTable(Generic[T]):
         stored = copy_of(obj)
         self._stamp(stored)
         self._set(stored)
-        self._tx.changes.append(Change(self.schema.kind, Action.CREATE, stored))
+        self._note(Action.CREATE, stored)
         return stored
 
     def update(self, obj: T) -> T:
@@ -163,7 +168,7 @@ class TxTable(Generic[T]):
         stored = copy_of(obj)
         self._stamp(stored)
         self._set(stored)
-        self._tx.changes.append(Change(self.schema.kind, Action.UPDATE, stored))
+        self._note(Action.UPDATE, stored)
         return stored
 
     def delete(self, object_id: str) -> T:
@@ -175,12 +180,14 @@ class TxTable(Generic[T]):
         self._remember(object_id)
         self._drop(object_id)
         self._hidden.add(object_id)
-        self._tx.changes.append(Change(self.schema.kind, Action.REMOVE, old))
+        self._note(Action.REMOVE, old)
         return old
 
+    def _note(self, action: Action, obj: T) -> None:
+        self._tx.changes.append(Change(self._base.schema.kind, action, obj, obj.ByteSize() + ACTION_OVERHEAD))
+
     def _check_name(self, obj: T) -> None:
-        name = self.schema.name(obj)
-        if name is None or not self.schema.unique_name:
+        if not self.schema.unique_name or (name := self.schema.name(obj)) is None:
             return
         if self.schema.kind is Kind.EXTENSION and name in list(Kind):
             raise NameConflict
