@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pathlib
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import Generic, NoReturn, TypeVar
 
 import pytest
 from tools.cluster import Cluster
@@ -17,31 +16,62 @@ HOSTS_REQUIRED = "PYSWARM_REQUIRE_NETNS"
 """Set to 1 where a test that cannot have network namespaces is a failure, as in CI."""
 
 
-@pytest.fixture(scope="session")
+T = TypeVar("T")
+
+
+class Shared(Generic[T]):
+    """What the tests of a module share: made when first wanted, and made anew after a test that failed."""
+
+    def __init__(self, make: Callable[[], contextlib.AbstractContextManager[T]]) -> None:
+        self._make = make
+        self._stack = contextlib.ExitStack()
+        self._made: list[T] = []
+
+    def lend(self, request: pytest.FixtureRequest) -> Iterator[T]:
+        """The body of a fixture for one test. What `make` raises."""
+        failed = request.session.testsfailed
+        if not self._made:
+            self._made.append(self._stack.enter_context(self._make()))
+        yield self._made[0]
+        if request.session.testsfailed > failed:
+            self.end()
+
+    def end(self) -> None:
+        """The next one is a new one."""
+        self._made.clear()
+        self._stack.close()
+
+
+@contextlib.contextmanager
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Cluster]]:
+    """Makes clusters of one manager and so many workers, with the process executor; all end with the block."""
+    with contextlib.ExitStack() as stack:
+
+        def make(workers: int) -> Cluster:
+            cluster = Cluster(tmp_path_factory.mktemp("cluster"), PROCESS)
+            stack.callback(cluster.stop)
+            cluster.found()
+            token = cluster.token()
+            for number in range(2, 2 + workers):
+                cluster.join(f"node-{number}", token)
+            cluster.await_ready(1 + workers)
+            return cluster
+
+        yield make
+
+
+@pytest.fixture(scope="module")
 def new_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Cluster]]:
-    """Makes clusters of one manager and some workers, with the process executor; all end with the test session."""
-    made: list[Cluster] = []
-
-    def make(workers: int) -> Cluster:
-        root: pathlib.Path = tmp_path_factory.mktemp("cluster")
-        cluster = Cluster(root, PROCESS)
-        made.append(cluster)
-        cluster.found()
-        token = cluster.token()
-        for number in range(2, 2 + workers):
-            cluster.join(f"node-{number}", token)
-        cluster.await_ready(1 + workers)
-        return cluster
-
-    yield make
-    for cluster in made:
-        cluster.stop()
+    """`clusters` that end with the module's tests."""
+    with clusters(tmp_path_factory) as make:
+        yield make
 
 
 @pytest.fixture(scope="session")
-def small(new_cluster: Callable[[int], Cluster]) -> Cluster:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One manager alone, shared by tests that only ask it things, or leave it as they found it."""
-    return new_cluster(0)
+    with clusters(tmp_path_factory) as make:
+        yield make(0)
 
 
 def no_hosts(error: HostsError) -> NoReturn:
@@ -51,45 +81,18 @@ def no_hosts(error: HostsError) -> NoReturn:
     pytest.skip(str(error))
 
 
-class Trios:
-    """One cluster of three managers on hosts of their own at a time."""
-
-    def __init__(self, directory: Callable[[], pathlib.Path]) -> None:
-        self._directory = directory
-        self._stack = contextlib.ExitStack()
-        self._cluster: HostedCluster | None = None
-
-    def cluster(self) -> HostedCluster:
-        """The one there is, or a new one. Raises HostsError."""
-        if self._cluster is None:
-            self._cluster = self._stack.enter_context(managers(self._directory(), 3))
-        return self._cluster
-
-    def end(self) -> None:
-        """The next one is a new one."""
-        self._cluster = None
-        self._stack.close()
-
-
 @pytest.fixture(scope="module")
-def trios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trios]:
+def trios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared[HostedCluster]]:
     """For `trio`."""
-    made = Trios(lambda: tmp_path_factory.mktemp("hosts"))
+    made = Shared(lambda: managers(tmp_path_factory.mktemp("hosts"), 3))
     yield made
     made.end()
 
 
 @pytest.fixture
-def trio(trios: Trios, request: pytest.FixtureRequest) -> Iterator[HostedCluster]:
-    """Three managers on hosts of their own, shared by tests that leave all of them up. Skips, or fails, where there can be no hosts.
-
-    What a test leaves that failed is nothing to go on with: the next one gets others.
-    """
-    failed = request.session.testsfailed
+def trio(trios: Shared[HostedCluster], request: pytest.FixtureRequest) -> Iterator[HostedCluster]:
+    """Three managers on hosts of their own, shared by tests that leave all of them up. Skips, or fails, where there can be no hosts."""
     try:
-        made = trios.cluster()
+        yield from trios.lend(request)
     except HostsError as error:
         no_hosts(error)
-    yield made
-    if request.session.testsfailed > failed:
-        trios.end()

@@ -40,7 +40,7 @@ def test_followed_across_an_update(new_cluster: Callable[[int], Cluster], tmp_pa
     with following(cluster, out, "service", "logs", "-f", "web") as service, following(cluster, one, "task", "logs", "-f", first) as task:
         until("the past is read", lambda: len(out.read_text().splitlines()) == 2 and one.read_text())
         task.send_signal(signal.SIGINT)
-        assert task.wait(5) == 130
+        assert task.wait(20) == 130
         cluster.ask("service", "update", "web", "--env", "V=2")
         until("the new tasks are read", lambda: len(out.read_text().splitlines()) == 4)
         read = [sorted(path.read_text().splitlines()) for path in (out, out.with_suffix(".err"))]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from tools.cluster import Cluster, until
+
+from tests.cluster.conftest import Shared, clusters
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 SLEEP = ("--command", "sleep", "--args", "1000")
@@ -49,20 +52,48 @@ def log_of(cluster: Cluster, name: str) -> str:
     return (cluster.root / f"{name}.log").read_text()
 
 
-def test_worker_comes_back_before_its_manager(new_cluster: Callable[[int], Cluster]) -> None:
+@contextlib.contextmanager
+def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A manager and two workers."""
+    with clusters(tmp_path_factory) as make:
+        yield make(2)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared[Cluster]]:
+    """For `cluster`."""
+    made = Shared(lambda: three_nodes(tmp_path_factory))
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def cluster(shared: Shared[Cluster], request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Three nodes, and nothing that runs; each test leaves them so."""
+    yield from shared.lend(request)
+
+
+def remove(cluster: Cluster, *services: str) -> None:
+    """Remove services; that ends their tasks."""
+    for name in services:
+        cluster.ask("service", "rm", name)
+    until("all tasks are gone", lambda: not cluster.rows("task", "ls", "--all") and not processes(cluster))
+
+
+def test_worker_comes_back_before_its_manager(cluster: Cluster) -> None:
     """A worker started without its manager keeps its tasks running; when the manager returns it is the node it was, and so are they.
     [dispatcher 193] [dispatcher 197]
     """
-    cluster = new_cluster(2)
     cluster.ask("service", "create", "--name", "web", "--image", "x", "--replicas", "3", *SLEEP)
     until("three run", lambda: cluster.replicas("web") == "3/3")
     places, pids, nodes = cluster.places(), processes(cluster), cluster.nodes()
     assert set(pids) == set(places)
     cluster.kill("node-1")
     cluster.kill("node-2")
+    said = len(log_of(cluster, "node-2"))
     cluster.start("node-2")
-    until("its tasks are adopted", lambda: "tasks resumed" in log_of(cluster, "node-2"))
-    until("it looks for the manager", lambda: log_of(cluster, "node-2").count("no session with a manager") >= 3)
+    until("its tasks are adopted", lambda: "tasks resumed" in log_of(cluster, "node-2")[said:])
+    until("it looks for the manager", lambda: log_of(cluster, "node-2")[said:].count("no session with a manager") >= 3)
     assert processes(cluster) == pids
     cluster.start("node-1")
     cluster.await_manager()
@@ -74,17 +105,17 @@ def test_worker_comes_back_before_its_manager(new_cluster: Callable[[int], Clust
     # Still so once every node has been heard, and nobody has anything left to sweep.
     time.sleep(2)
     assert (cluster.places(), processes(cluster)) == (places, pids)
+    remove(cluster, "web")
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_end_of_a_task_without_its_daemon(new_cluster: Callable[[int], Cluster], tmp_path: pathlib.Path, how: str) -> None:
+def test_end_of_a_task_without_its_daemon(cluster: Cluster, tmp_path: pathlib.Path, how: str) -> None:
     """A task that ends while its daemon is down is reported with its exit code when it is back, and replaced; others are adopted."""
-    cluster = new_cluster(1)
-    cluster.ask("node", "drain", "node-1")
+    there = ("--image", "x", "--constraint", "node.hostname==node-2")
     flag = tmp_path / "flag"
     script = f"while ! [ -e {flag} ]; do sleep 0.1; done; exit 7"
-    cluster.ask("service", "create", "--name", "brief", "--image", "x", "--command", "sh", "--args", f"-c,{script}")
-    cluster.ask("service", "create", "--name", "long", "--image", "x", *SLEEP)
+    cluster.ask("service", "create", "--name", "brief", *there, "--command", "sh", "--args", f"-c,{script}")
+    cluster.ask("service", "create", "--name", "long", *there, *SLEEP)
     until("both run", lambda: cluster.replicas("brief") == cluster.replicas("long") == "1/1")
     (brief,) = (row[0] for row in cluster.rows("task", "ls") if row[1].startswith("brief."))
     pids = processes(cluster)
@@ -100,14 +131,15 @@ def test_end_of_a_task_without_its_daemon(new_cluster: Callable[[int], Cluster],
     assert ["Last", "State", ":", "FAILED"] in report, report
     (long,) = set(pids) - {brief}
     assert processes(cluster)[long] == pids[long]
+    remove(cluster, "brief", "long")
 
 
-def test_neighbours(new_cluster: Callable[[int], Cluster]) -> None:
+def test_neighbours(cluster: Cluster, new_cluster: Callable[[int], Cluster]) -> None:
     """Two clusters on one machine: what one sweeps away, however its daemons end, is none of the other's."""
-    ours, theirs = new_cluster(1), new_cluster(1)
-    for cluster in (ours, theirs):
-        cluster.ask("service", "create", "--name", "web", "--image", "x", "--replicas", "4", *SLEEP)
-        until("four run", lambda: cluster.replicas("web") == "4/4")  # noqa: B023 - awaited
+    ours, theirs = new_cluster(1), cluster
+    for made in (ours, theirs):
+        made.ask("service", "create", "--name", "web", "--image", "x", "--replicas", "4", *SLEEP)
+        until("four run", lambda: made.replicas("web") == "4/4")  # noqa: B023 - awaited
     before = processes(theirs)
     assert len(before) == 4
     ours.kill("node-2")
@@ -127,3 +159,5 @@ def test_neighbours(new_cluster: Callable[[int], Cluster]) -> None:
     assert processes(theirs) == before
     assert theirs.replicas("web") == "4/4"
     assert set(theirs.places()) == set(before)
+    ours.stop()
+    remove(theirs, "web")

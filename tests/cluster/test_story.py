@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 
 import pytest
 from tools.cluster import Cluster, until
+
+from tests.cluster.conftest import Shared, clusters
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 SLEEP = ("--command", "sleep", "--args", "1000")
 
 
+@contextlib.contextmanager
+def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A manager and two workers; heartbeats every second."""
+    with clusters(tmp_path_factory) as make:
+        made = make(2)
+        made.ask("cluster", "update", "default", "--heartbeatperiod", "1s")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared[Cluster]]:
+    """For `cluster`."""
+    made = Shared(lambda: three_nodes(tmp_path_factory))
+    yield made
+    made.end()
+
+
 @pytest.fixture
-def cluster(new_cluster: Callable[[int], Cluster]) -> Cluster:
-    """A manager, two workers, six tasks; heartbeats every second."""
-    made = new_cluster(2)
-    made.ask("cluster", "update", "default", "--heartbeatperiod", "1s")
-    made.ask("service", "create", "--name", "redis", "--image", "redis:3.0.5", "--replicas", "6", *SLEEP)
-    until("six tasks run", lambda: made.replicas() == "6/6")
-    return made
+def cluster(shared: Shared[Cluster], request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Three nodes, six tasks that each test may do with as it likes."""
+    for made in shared.lend(request):
+        made.ask("service", "create", "--name", "redis", "--image", "redis:3.0.5", "--replicas", "6", *SLEEP)
+        until("six tasks run", lambda: made.replicas() == "6/6")  # noqa: B023 - awaited
+        yield made
+
+
+def remove(cluster: Cluster) -> None:
+    """Remove the service; that ends its tasks."""
+    assert cluster.ask("service", "rm", "redis").strip() == "redis"
+    until("all tasks are gone", lambda: not cluster.rows("task", "ls", "--all"))
 
 
 def test_a_service_survives_workers_and_manager(cluster: Cluster) -> None:
@@ -40,8 +65,7 @@ def test_a_service_survives_workers_and_manager(cluster: Cluster) -> None:
     assert cluster.ask("service", "ls") == services
     cluster.await_ready(3)
     assert cluster.places() == places
-    assert cluster.ask("service", "rm", "redis").strip() == "redis"
-    until("all tasks are gone", lambda: not cluster.rows("task", "ls", "--all"))
+    remove(cluster)
 
 
 def test_updates_and_drain(cluster: Cluster) -> None:
@@ -56,3 +80,5 @@ def test_updates_and_drain(cluster: Cluster) -> None:
     cluster.ask("node", "drain", "node-1")
     until("node-1 is empty", lambda: cluster.replicas() == "7/7" and "node-1" not in cluster.places().values())
     assert cluster.nodes()["node-1"][4] == "DRAIN"
+    cluster.ask("node", "activate", "node-1")
+    remove(cluster)
