@@ -19,7 +19,8 @@ SCRIPT = "echo out $V; echo err $V >&2; exec sleep 1000"
 def following(cluster: Cluster, out: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """A `logs -f` whose two streams go to `out` and `out.err`."""
     with out.open("wb") as stdout, out.with_suffix(".err").open("wb") as stderr:
-        command = [str(BIN / "pyswarmctl"), "-s", str(cluster.socket), *words]
+        # Tests that run in the background of a shell inherit from it that interrupts are ignored.
+        command = ["env", "--default-signal=INT", str(BIN / "pyswarmctl"), "-s", str(cluster.socket), *words]
         follower = subprocess.Popen(command, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL)
     try:
         yield follower
