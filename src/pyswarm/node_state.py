@@ -117,5 +117,14 @@ class StateDirectory:
         shutil.rmtree(self.certificates, ignore_errors=True)
         self.remotes.unlink(missing_ok=True)
 
+    def forget_everything(self) -> None:
+        """Remove all but the lock, certificates last: until then a node lives here. Raises OSError."""
+        for path in (self.tasks.parent, self.raft):
+            if path.exists():
+                shutil.rmtree(path)
+        for file in (self._settings, self.remotes):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.certificates)
+
     def _broken(self, reason: str) -> StateDirectoryError:
         return StateDirectoryError(f"{self._settings} cannot be read ({reason}); remove it and give the flags again")

@@ -121,6 +121,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["--join-addr", "host"], "missing or invalid address host"),
         (["--join-addr", ":4242"], ":4242 names no host"),
         (["--join-token", "x"], "--join-addr"),
+        (["--leave", "--join-addr", "127.0.0.1:1"], "--leave: a node that leaves neither joins nor founds a cluster"),
         (["--executor", "pods"], "'pods'"),
         (["--external-ca", "protocol=cfssl,url=https://x"], "--external-ca: not implemented yet"),
         (["--listen-metrics", "9323"], "--listen-metrics: missing or invalid address 9323"),

@@ -40,7 +40,7 @@ Without --join-addr the first start in an empty state directory founds a cluster
 again replaces what was kept.
 
 SIGTERM and SIGINT stop the node in good order. Its tasks go on running, and the next start takes them over; to empty a node first, drain
-it with `pyswarmctl node drain`.
+it with `pyswarmctl node drain`. A worker that is not to come back is stopped and started once with --leave, which ends its tasks.
 
 \b
 Examples:
@@ -72,6 +72,7 @@ def _option(name: str, *, short: str = "", kept: str = "", **more: Any) -> Calla
 @_option("generic-node-resources", metavar="K=V,...", kept="none", help="other resources of the node, e.g. fpga=2,gpu=UUID1,gpu=UUID2")
 @_option("csi-plugin", multiple=True, metavar="NAME=unix:///PATH", kept="none", help="storage plugin for cluster volumes; may be repeated")
 @_option("force-new-cluster", is_flag=True, help="when most managers are lost for good: be the only one, keeping all else")
+@_option("leave", is_flag=True, help="end this worker's tasks, forget its cluster, and stop; the daemon must not be running")
 @_option("heartbeat-tick", type=click.IntRange(min=1), kept="1", help="tenths of a second between signs of life of the leading manager")
 @_option("election-tick", type=click.IntRange(min=1), kept="10", help="tenths of a second without one until managers elect another leader")
 @_option("autolock", is_flag=True, help="when founding a cluster: its managers need an unlock key to start again")
@@ -96,7 +97,7 @@ def command(**flags: Any) -> int:
     _raise_file_limit()
     keep_pauses_short()
     with asyncio.Runner(loop_factory=Loop) as runner:
-        return runner.run(_serve(config))
+        return runner.run(_leave(config) if flags["leave"] else _serve(config))
 
 
 def main() -> None:
@@ -157,6 +158,8 @@ def _config(flags: Mapping[str, Any]) -> NodeConfig:
         given["csi_plugins"] = "\n".join(f"{plugin.name}={SCHEME}{plugin.socket}" for plugin in named)
     if flags["join_token"] and not flags["join_addr"]:
         raise _wrong("join_token", "the address of a manager is needed too: --join-addr")
+    if flags["leave"] and (flags["join_addr"] or flags["force_new_cluster"]):
+        raise _wrong("leave", "a node that leaves neither joins nor founds a cluster: leave out the other flag")
     if flags["force_new_cluster"] and flags["join_addr"]:
         raise _wrong("force_new_cluster", "a manager that is to be the only one joins nobody: leave out --join-addr")
     key = _checked("unlock_key", unlock.parse, flags["unlock_key"], InvalidArgument) if flags["unlock_key"] else b""
@@ -169,6 +172,21 @@ def _config(flags: Mapping[str, Any]) -> NodeConfig:
         unlock_key=key,
         force_new_cluster=flags["force_new_cluster"],
     )
+
+
+async def _leave(config: NodeConfig) -> int:
+    """Remove the worker from this machine."""
+    from pyswarm.clock import SystemClock
+    from pyswarm.node_leave import leave
+    from pyswarm.node_state import StateDirectory
+
+    async def make(node_id: str) -> DockerExecutor | ProcessExecutor:
+        executor = _executor(config, lambda: node_id)
+        await executor.check()
+        return executor
+
+    await leave(StateDirectory(config.state_dir), make, SystemClock())
+    return 0
 
 
 async def _serve(config: NodeConfig) -> int:
