@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 CYCLES ?= 10
 MANAGERS ?= 3
 
-.PHONY: help venv demo test test-deep chaos check lint types shape contracts proto stale scenarios scenarios-check format bench sim sim-deep clean
+.PHONY: help venv demo test test-deep chaos check lint types shape contracts proto stale scenarios scenarios-check format bench bench-control bench-store sim sim-deep clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,8 +79,17 @@ bench: $(VENV)/dev.stamp ## Run the benchmarks; one JSON object a line
 	$(BIN)/python -m bench.agents --managers 3
 	$(BIN)/python -m bench.agents --lives
 	$(BIN)/python -m bench.failover
+	$(BIN)/python -m bench.store
 	$(BIN)/python -m bench.volume
 	$(BIN)/python -m bench.replicas
+
+bench-control: $(VENV)/dev.stamp ## Writes and reads through the control socket, of one manager and of three
+	@$(BIN)/python -m bench.control
+	@$(BIN)/python -m bench.control --managers 3
+
+bench-store: $(VENV)/dev.stamp ## A large store: memory, writes, selectors; snapshots while it serves
+	@$(BIN)/python -m bench.store
+	@$(BIN)/python -m bench.volume
 
 SEEDS ?= 300
 SIM = $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(if $(SCENARIO),--scenario $(SCENARIO))

@@ -91,6 +91,7 @@ def report(target: Target, shape: str, clients: int, seconds: float, single: Seq
         "shape": shape,
         "clients": clients,
         "calls": len(single),
+        "nodes": target.managers,
         "seconds": round(seconds, 3),
         "per_second": round(len(single) / seconds, 1),
         "p50_ms": round(single[len(single) // 2] * 1000, 2),

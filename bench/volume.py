@@ -1,6 +1,6 @@
 """A store of many tasks: filling it, a snapshot while it serves, a start from that, a member that joins and gets it. Prints JSON lines.
 
-    python -m bench.volume                       # 100,000 tasks
+    python -m bench.volume                       # 100,000 tasks, 5,000 nodes
     python -m bench.volume --tasks 10000 --directory /some/disk
 
 Everything runs in this one process. `longest_stall_ms` is how late a task that wants to run every two milliseconds was at most: for so long
@@ -15,11 +15,12 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 import resource
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -73,23 +74,39 @@ async def phase(name: str, **more: object) -> AsyncIterator[dict[str, Any]]:
         gc.callbacks.remove(dog.on_gc)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     line = {"seconds": round(seconds, 3), "longest_stall_ms": round(dog.stall * 1000, 1), "gc_ms": round(dog.gc * 1000, 1)}
-    print(json.dumps({"bench": f"volume-{name}", **result, **line, "peak_mb": round(peak)}), flush=True)
+    load = round(os.getloadavg()[0], 1)
+    print(json.dumps({"shape": f"volume-{name}", **result, **line, "peak_mb": round(peak), "load": load}), flush=True)
 
 
 def task(number: int) -> api.Task:
-    """A task of ordinary size."""
-    made = api.Task(id=f"{number:025d}", service_id=f"{number % 1000:025d}", slot=number, node_id=f"{number % 500:025d}")
+    """A task of ordinary size; a hundred belong to each service, twenty run on each node."""
+    made = api.Task(id=f"{number:025d}", service_id=f"{number // 100:025d}", slot=number, node_id=f"{number // 20:025d}")
     made.spec.container.image = "registry.example.com/team/image:1.2.3"
     made.spec.container.env.extend(f"VARIABLE_{i}=value {i}" for i in range(5))
-    made.annotations.name = f"service-{number % 1000}.{number}"
+    made.annotations.name = f"service-{number // 100}.{number}"
     made.status.state = api.TaskState.RUNNING
     made.desired_state = api.TaskState.RUNNING
     return made
 
 
-def tasks(count: int) -> Iterator[api.Task]:
-    """So many."""
-    return (task(number) for number in range(count))
+def node(number: int) -> api.Node:
+    """A node of ordinary size."""
+    made = api.Node(id=f"{number:025d}")
+    made.description.hostname = f"host-{number}"
+    made.description.platform.architecture, made.description.platform.os = "x86_64", "linux"
+    made.description.resources.nano_cpus, made.description.resources.memory_bytes = 8_000_000_000, 16 << 30
+    made.description.engine.engine_version = "20.10.24"
+    made.status.state, made.status.addr = api.NodeStatus.READY, f"10.0.{number // 256}.{number % 256}"
+    made.spec.membership = api.NodeSpec.ACCEPTED
+    made.certificate.cn, made.certificate.certificate = made.id, b"x" * 1_200
+    return made
+
+
+async def fill(store: Store, tasks: int, nodes: int) -> None:
+    """So many of each."""
+    errors = await store.batch(map(node, range(nodes)), lambda tx, made: tx.nodes.create(made) and None)
+    errors += await store.batch(map(task, range(tasks)), lambda tx, made: tx.tasks.create(made) and None)
+    assert not any(errors)
 
 
 @contextlib.asynccontextmanager
@@ -124,13 +141,13 @@ def snapshot_bytes(directory: Path) -> int:
     return found[-1].stat().st_size if found else 0
 
 
-async def measure(directory: Path, count: int) -> None:
+async def measure(directory: Path, count: int, nodes: int) -> None:
     """All phases."""
+    sizes = {"nodes": nodes, "tasks": count}
     async with stored("first", directory) as (member, store):
-        async with phase("fill", objects=count):
-            errors = await store.batch(tasks(count), lambda tx, made: tx.tasks.create(made) and None)
-            assert not any(errors)
-        async with phase("snapshot", objects=count) as result:
+        async with phase("fill", **sizes):
+            await fill(store, count, nodes)
+        async with phase("snapshot", **sizes) as result:
             slowest = [0.0]
             writing = asyncio.create_task(keep_writing(store, slowest))
             member.config.snapshot_interval = 1_000_000 if not count else 1
@@ -140,11 +157,11 @@ async def measure(directory: Path, count: int) -> None:
             await asyncio.sleep(0.3)
             writing.cancel()
             result |= {"bytes": size, "slowest_write_ms": slowest[0]}
-    async with phase("start", objects=count), stored("first", directory) as (member, store):
+    async with phase("start", **sizes), stored("first", directory) as (member, store):
         assert len(store.tasks) == count
     async with stored("first", directory) as (member, store):
         member.config.log_entries_for_slow_followers = 0
-        async with phase("join", objects=count) as result:
+        async with phase("join", **sizes) as result:
             slowest = [0.0]
             writing = asyncio.create_task(keep_writing(store, slowest))
             async with stored("second", directory, member) as (_, copy):
@@ -159,11 +176,12 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--directory", type=Path, help="where to put it; a memory file system makes syncs free")
     parser.add_argument("--tasks", type=int, default=100_000)
+    parser.add_argument("--nodes", type=int, default=5_000)
     options = parser.parse_args()
     keep_pauses_short()  # as the daemon does
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     with tempfile.TemporaryDirectory(dir=options.directory) as parent:
-        await measure(Path(parent), options.tasks)
+        await measure(Path(parent), options.tasks, options.nodes)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -168,6 +170,36 @@ async def test_batch_splits_by_changes(store: Store) -> None:
     results = await store.batch(range(405), lambda tx, i: tx.nodes.create(node(i)) and None)
     assert results == [None] * 405
     assert [len(c.events) for c in commits] == [200, 200, 5]
+
+
+class WorkingClock(VirtualClock):
+    """Time passes when work is done."""
+
+    def work(self, seconds: float) -> None:
+        """Be busy for so long."""
+        self._now += seconds
+
+
+async def test_batch_splits_by_time() -> None:
+    """However little its items write, a batch that takes long to compute leaves the loop to others in between, drawing items included."""
+    clock = WorkingClock()
+    turns: list[float] = []
+
+    def drawn() -> Iterator[int]:
+        for number in range(20):
+            clock.work(0.006)
+            yield number
+
+    def create(tx: Tx, number: int) -> None:
+        clock.work(0.006)
+        tx.nodes.create(node(number))
+
+    async with running_store(clock=clock) as store:
+        commits = recorded(store)
+        store.on_commit(lambda _commit: turns.append(clock.monotonic()))
+        assert await store.batch(drawn(), create) == [None] * 20
+    assert sum(len(c.events) for c in commits) == 20
+    assert max(later - earlier for earlier, later in itertools.pairwise(turns)) < 0.05
 
 
 async def test_batch_splits_by_size(store: Store) -> None:

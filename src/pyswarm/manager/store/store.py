@@ -7,7 +7,7 @@ import heapq
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pyswarm.api import defaults
 from pyswarm.api import v1 as api
@@ -119,13 +119,12 @@ class Store:
 
         Returns, per item, its exception or None. A failing item leaves nothing behind and does not stop the others.
         """
-        pending = deque(enumerate(items))
-        results: list[Exception | None] = [None] * len(pending)
-        while pending:
-            done = await self.update(lambda tx: _run_items(tx, pending, fn))
-            for position, error in done:
-                results[position] = error
-                pending.popleft()
+        batch = _Batch(items, fn, self._clock.monotonic)
+        results: list[Exception | None] = []
+        while not batch.over:
+            done = await self.update(batch.run)
+            batch.take_off(len(done))
+            results += done
         return results
 
     async def _commit_group(self, log: Log) -> None:
@@ -297,28 +296,60 @@ class Watch:
             yield await self._commits.get()
 
 
-def _run_items(tx: Tx, pending: deque[tuple[int, I]], fn: Callable[[Tx, I], None]) -> list[tuple[int, Exception | None]]:
-    """As many items as fit, each with its own savepoint; at least one."""
-    done: list[tuple[int, Exception | None]] = []
-    first = len(tx.changes)
-    size = 0
-    for position, item in pending:
-        before = tx.savepoint()
-        error: Exception | None = None
-        try:
-            fn(tx, item)
-        except Exception as exc:  # noqa: BLE001 - reported for this item
-            tx.rollback(before)
-            error = exc
-        added = sum(change.size for change in tx.changes[before.changes :])
-        if done and size + added > defaults.BATCH_BYTES:
-            tx.rollback(before)
-            break
-        size += added
-        done.append((position, error))
-        if len(tx.changes) - first >= defaults.MAX_TRANSACTION_CHANGES or size >= defaults.BATCH_BYTES:
-            break
-    return done
+class _Batch(Generic[I]):
+    """Items on their way into log entries: what was drawn from the source stays here until it is done, for a run may be repeated."""
+
+    def __init__(self, items: Iterable[I], fn: Callable[[Tx, I], None], monotonic: Callable[[], float]) -> None:
+        self._source = iter(items)
+        self._fn = fn
+        self._monotonic = monotonic
+        self._drawn: deque[I] = deque()
+        self._exhausted = False
+        self._draw()
+
+    @property
+    def over(self) -> bool:
+        """Nothing is left."""
+        return self._exhausted and not self._drawn
+
+    def take_off(self, count: int) -> None:
+        """The first items are done."""
+        for _ in range(count):
+            self._drawn.popleft()
+        if not self._drawn:
+            self._draw()
+
+    def run(self, tx: Tx) -> list[Exception | None]:
+        """As many items as the limits and GROUP_SECONDS allow, at least one, each with its own savepoint; the error of each, if any."""
+        done: list[Exception | None] = []
+        first, size, started = len(tx.changes), 0, self._monotonic()
+        while len(done) < len(self._drawn) or self._draw():
+            before = tx.savepoint()
+            error: Exception | None = None
+            try:
+                self._fn(tx, self._drawn[len(done)])
+            except Exception as exc:  # noqa: BLE001 - reported for this item
+                tx.rollback(before)
+                error = exc
+            added = sum(change.size for change in tx.changes[before.changes :])
+            if done and size + added > defaults.BATCH_BYTES:
+                tx.rollback(before)
+                break
+            size += added
+            done.append(error)
+            if len(tx.changes) - first >= defaults.MAX_TRANSACTION_CHANGES or size >= defaults.BATCH_BYTES:
+                break
+            if self._monotonic() - started > GROUP_SECONDS:
+                break
+        return done
+
+    def _draw(self) -> bool:
+        """One more item from the source, if there is one: making them may be work too."""
+        for item in self._source:
+            self._drawn.append(item)
+            return True
+        self._exhausted = True
+        return False
 
 
 def events_of(request: api.InternalRaftRequest) -> list[Event]:
