@@ -158,6 +158,7 @@ def make_manager(parts: ManagerParts) -> ManagerLike:
 def make_agent(parts: AgentParts) -> AgentLike:
     """The real agent."""
     from pyswarm.agent.agent import Agent
+    from pyswarm.csi.plugins import Plugins, parse_all
 
     return Agent(
         security=parts.security,
@@ -168,6 +169,7 @@ def make_agent(parts: AgentParts) -> AgentLike:
         hostname=parts.config.settings.hostname or None,
         on_change=parts.on_change,
         joining=bool(parts.config.join_addr),
+        plugins=Plugins(parse_all(parts.config.settings.csi_plugins.splitlines())),
     )
 
 

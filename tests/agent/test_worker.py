@@ -273,7 +273,7 @@ async def test_returning_task(node: Node) -> None:
 
 
 async def test_volumes_are_given_back(node: Node) -> None:
-    """A node without volume support never published one, and says so when asked to release it."""
+    """A node without the volume's plugin never mounted it, and says so when asked to give it back."""
     async with node.running():
         await node.assign(message(api.VolumeAssignment(id="v"), remove=[api.VolumeAssignment(id="w")], complete=False))
         assert node.manager.unpublished == ["w"]

@@ -2,16 +2,17 @@
 
 It is as strict as plugins may be: a volume for one node is refused to a second one, nothing is staged that was not published, nothing
 deleted that is in use. What it "mounts" is a link to a directory of its own, so it needs no privileges. In a test it runs on the test's
-loop; as `python -m tests.support.csidriver SOCKET ROOT NODE_ID` it is a process of its own.
+loop; as `python -m tests.support.csidriver ROOT SOCKET=NODE_ID...` it is a process of its own, with a plugin for each of several nodes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -264,11 +265,28 @@ def _servicer(driver: Driver, service: str) -> object:
     return type(service, (), methods)()
 
 
-async def _main(socket: str, root: str, node_id: str) -> None:
-    async with Driver(Path(root), node_id=node_id).serving(Path(socket)):
+async def _main(root: Path, nodes: list[str]) -> None:
+    kept: dict[str, Kept] = {}
+    async with AsyncExitStack() as stack:
+        for socket, _, node_id in (word.partition("=") for word in nodes):
+            await stack.enter_async_context(Driver(root, node_id=node_id, volumes=kept).serving(Path(socket)))
         print("serving", flush=True)
         await asyncio.Event().wait()
 
 
+@contextmanager
+def process(root: Path, nodes: Mapping[str, Path]) -> Iterator[None]:
+    """A storage system of its own, in a process of its own: a plugin for each node, by its id for the plugin, at its socket."""
+    words = [f"{socket}={node_id}" for node_id, socket in nodes.items()]
+    command = [sys.executable, "-m", "tests.support.csidriver", str(root), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent.parent) as serving:
+        try:
+            assert serving.stdout is not None
+            assert serving.stdout.readline() == b"serving\n"
+            yield
+        finally:
+            serving.kill()
+
+
 if __name__ == "__main__":
-    asyncio.run(_main(*sys.argv[1:4]))
+    asyncio.run(_main(Path(sys.argv[1]), sys.argv[2:]))

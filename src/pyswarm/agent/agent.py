@@ -22,6 +22,7 @@ from pyswarm.agent.worker import Worker
 from pyswarm.api import v1 as api
 from pyswarm.ca.credentials import Credentials, SecurityConfig
 from pyswarm.clock import Clock, wait_for
+from pyswarm.csi.plugins import Plugins
 from pyswarm.errors import Unknown
 from pyswarm.rpc.remotes import Remotes
 
@@ -63,11 +64,13 @@ class Agent:
         refresh_seconds: float = REFRESH_SECONDS,
         disk: Disk | None = None,
         joining: bool = False,
+        plugins: Plugins | None = None,
     ) -> None:
         """`database` is the task database's file; `disk` does its blocking work, in a thread unless told otherwise.
 
         `on_change` is awaited with news of the node, one at a time, never in the way of the session; what arrives meanwhile is merged.
         The executor stays the caller's: close it after `run`. `joining`: a manager that cannot be trusted at the first session ends `run`.
+        `plugins` are the storage plugins of this machine.
         """
         self.ready = asyncio.Event()
         self._security = security
@@ -82,7 +85,7 @@ class Agent:
         rng = rng or random.Random()  # noqa: S311
         self._reporter = Reporter()
         self._worker = Worker(
-            executor=executor, database=database, reporter=self._reporter, clock=clock, rng=rng, disk=disk or ThreadDisk()
+            executor=executor, database=database, reporter=self._reporter, clock=clock, rng=rng, disk=disk or ThreadDisk(), plugins=plugins
         )
         self._keeper = SessionKeeper(
             connect=self._connect,
@@ -138,6 +141,7 @@ class Agent:
         description.CopyFrom(await self._executor.describe())
         if self._hostname:
             description.hostname = self._hostname
+        description.csi_info.extend(await self._worker.volumes.describe())
         credentials = self._security.current
         description.tls_info.trust_root = credentials.root_pem
         description.tls_info.cert_issuer_subject = credentials.issuer_subject

@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from pyswarm.agent import taskstate
+from pyswarm.agent.csi.volumes import NodeVolumes
 from pyswarm.agent.database import Database
 from pyswarm.agent.dependencies import Dependencies, UsesDependencies, needs_dependencies
 from pyswarm.agent.disk import Disk
@@ -28,6 +29,7 @@ from pyswarm.agent.taskmanager import TaskManager
 from pyswarm.api import v1 as api
 from pyswarm.api.stable import same_task
 from pyswarm.clock import Clock
+from pyswarm.csi.plugins import Plugins
 
 log = structlog.get_logger(__name__)
 DISK_RETRY_SECONDS = 1.0
@@ -36,7 +38,17 @@ DISK_RETRY_SECONDS = 1.0
 class Worker:
     """`run` for as long as the agent lives; `assign` at any time."""
 
-    def __init__(self, *, executor: Executor, database: Path, reporter: Reporter, clock: Clock, rng: random.Random, disk: Disk) -> None:
+    def __init__(
+        self,
+        *,
+        executor: Executor,
+        database: Path,
+        reporter: Reporter,
+        clock: Clock,
+        rng: random.Random,
+        disk: Disk,
+        plugins: Plugins | None = None,
+    ) -> None:
         self._executor = executor
         self._database = Database(database)
         self._reporter = reporter
@@ -59,6 +71,16 @@ class Worker:
         self._sweeping = False
         self._leaving = False
         self.dependencies = Dependencies()
+        self.volumes = NodeVolumes(
+            plugins or Plugins(),
+            database.parent / "volumes",
+            clock,
+            disk,
+            secret=self.dependencies.secrets.find,
+            in_use=lambda volume_id: _in_use(volume_id, self._managers.values(), self._removing.values()),
+            released=reporter.volume_unpublished,
+        )
+        self.dependencies.volumes = self.volumes
         if isinstance(executor, UsesDependencies):
             executor.use_dependencies(self.dependencies)
 
@@ -99,6 +121,7 @@ class Worker:
             async with asyncio.TaskGroup() as self._group:
                 await self._resume()
                 self._group.create_task(self._save_statuses())
+                self._group.create_task(self.volumes.run())
                 while True:
                     message = await self._inbox.get()
                     try:
@@ -144,11 +167,10 @@ class Worker:
             self._take(task)
         for task_id in work.tasks_gone:
             self._remove(task_id)
-        for volume in work.volumes:
-            log.warning("cluster volumes are not supported on this node", volume=volume.id)
         for volume in work.volumes_gone:
-            # Nothing was ever published here, so it is true, and the manager waits for it.
-            self._reporter.volume_unpublished(volume.id)
+            self.volumes.remove(volume)
+        for volume in work.volumes:
+            self.volumes.add(volume)
         if work.complete:
             self._after_complete()
 
@@ -246,6 +268,7 @@ class Worker:
         """Run a task manager to the end of its task, then forget the task."""
         await manager.run()
         await self._forget(manager.task.id)
+        self.volumes.task_ended(manager.task)
 
     async def _forget(self, task_id: str) -> None:
         self._removing.pop(task_id, None)
@@ -289,6 +312,8 @@ class Worker:
         manager = self._managers.get(task_id)
         if manager is not None:
             self._tell_readers(manager)
+            if status.state > api.TaskState.RUNNING:
+                self.volumes.task_ended(manager.task)
 
     def _tell_readers(self, manager: TaskManager) -> None:
         for callback in tuple(self._on_source):
@@ -325,6 +350,13 @@ class Worker:
             await self._disk.run(lambda: self._database.save(wanted, dropped=gone, forgotten=done))
         except (sqlite3.Error, OSError) as error:
             log.error("tasks not saved", error=str(error))
+
+
+def _in_use(volume_id: str, managers: Iterable[TaskManager], removing: Iterable[TaskManager]) -> bool:
+    """Whether a task that has not ended, or is being removed, was given the volume."""
+    running = (manager.task for manager in managers if manager.task.status.state <= api.TaskState.RUNNING)
+    leaving = (manager.task for manager in removing)
+    return any(attachment.id == volume_id for task in (*running, *leaving) for attachment in task.volumes)
 
 
 def _status_of(task: api.Task) -> api.TaskStatus:

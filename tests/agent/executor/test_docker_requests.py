@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -354,7 +355,7 @@ def bad_template(task: api.Task) -> None:
 
 def cluster_volume(task: api.Task) -> None:
     """A cluster volume."""
-    task.spec.container.mounts.add(type=api.Mount.CLUSTER, target="/c")
+    task.spec.container.mounts.add(type=api.Mount.CLUSTER, source="data", target="/c")
 
 
 def unallocated_network(task: api.Task) -> None:
@@ -368,7 +369,7 @@ def unallocated_network(task: api.Task) -> None:
         (generic_runtime, "exec: unsupported runtime"),
         (no_image, "dockerexec: image required"),
         (bad_template, "expanding hostname failed: "),
-        (cluster_volume, "the docker executor cannot mount cluster volumes (mount /c)"),
+        (cluster_volume, "cluster volume data (mount /c) was not attached to the task"),
         (unallocated_network, "network lost has not been allocated"),
     ],
 )
@@ -394,6 +395,23 @@ def test_refusals(change: Any, error: str) -> None:
 def test_image_references(image: str, parts: tuple[str, str]) -> None:
     """A reference splits into repository and tag or digest."""
     assert split_image(image) == parts
+
+
+def test_cluster_volumes_are_bind_mounts() -> None:
+    """Each is mounted from where the node has it, read-only if asked for; templates in source and target count as expanded."""
+    task = example()
+    task.service_annotations.name = "web"
+    for source, target, readonly in (("data", "/d", False), ("{{.Service.Name}}", "/{{.Service.Name}}", True)):
+        task.spec.container.mounts.add(type=api.Mount.CLUSTER, source=source, target=target, readonly=readonly)
+        task.volumes.add(id=f"id-of-{source}", source=source, target=target)
+    made = container_request(task, None, place=lambda volume_id: Path("/volumes") / volume_id.strip("{}."))
+    mounts = made.body["HostConfig"]["Mounts"][-2:]  # type: ignore[index]
+    assert mounts == [
+        {"Type": "bind", "Target": "/d", "Source": "/volumes/id-of-data"},
+        {"Type": "bind", "Target": "/web", "Source": "/volumes/id-of-{{.Service.Name", "ReadOnly": True},
+    ]
+    with pytest.raises(ExecutorError, match="this node has no cluster volumes"):
+        container_request(task, None)
 
 
 def test_files_are_mounts() -> None:

@@ -258,7 +258,7 @@ VOLUME_SECRETS = [secret("s0"), secret("s2")]
 
 
 def test_volume_life() -> None:
-    """Pending: nothing; published: volume and secrets; unpublish: first the volume, then the secrets. [dispatcher 79, 81]"""
+    """Pending: nothing; published: volume, secrets; unpublish: first the volume, then the secrets. [dispatcher 79, 81; scheduling 142]"""
     n = Node(*VOLUME_SECRETS, volume(V.PENDING_PUBLISH))
     assert n.take() == []
     n.put(volume(V.PUBLISHED))

@@ -1,7 +1,7 @@
 """From a task to what the engine is asked for, field by field (spec/cli-and-executor, sections 17 and 18). Pure.
 
-Goes beyond the reference where one host is enough: tmpfs as a typed mount, DNS, sysctls, read-only root, privileges, swap. What cannot be
-given to a container yet (cluster volumes) is refused, never left out silently.
+Goes beyond the reference where one host is enough: tmpfs as a typed mount, DNS, sysctls, read-only root, privileges, swap, cluster
+volumes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pyswarm.agent.executor.docker.mounts import mount_bodies, tmpfs_bodies, vol
 from pyswarm.agent.executor.docker.state import TASK_ID_LABEL
 from pyswarm.agent.executor.spec import resource_environment
 from pyswarm.agent.executor.templates import expanded_container
+from pyswarm.agent.executor.volumes import Place, bound, nowhere
 from pyswarm.api import tasks
 from pyswarm.api import v1 as api
 
@@ -60,8 +61,11 @@ class ContainerRequest:
         return {} if version >= ENDPOINTS_AT_CREATE else dict(list(self.endpoints.items())[1:])
 
 
-def container_request(task: api.Task, node: api.NodeDescription | None, *, files: Sequence[Body] = (), home: str = "") -> ContainerRequest:
-    """The request for a task on the node described; `files` are the mounts of its secrets and configs (see `given`), `home` the node's.
+def container_request(
+    task: api.Task, node: api.NodeDescription | None, *, files: Sequence[Body] = (), home: str = "", place: Place = nowhere
+) -> ContainerRequest:
+    """The request for a task on the node described; `files` are the mounts of its secrets and configs (see `given`), `home` the node's;
+    `place` says where its cluster volumes are.
 
     Raises ExecutorError when the spec cannot run here.
     """
@@ -69,15 +73,18 @@ def container_request(task: api.Task, node: api.NodeDescription | None, *, files
     if not spec.image:
         raise ExecutorError("dockerexec: image required")
     name = tasks.display_name(task)
+    mounts = bound(task, spec.mounts, place)
     return ContainerRequest(
         name=name,
         task_id=task.id,
         image=spec.image,
         registry_auth=spec.pull_options.registry_auth,
-        body=_set_only({**_config(task, spec), "Labels": _labels(task, spec, name, home), "HostConfig": _host_config(task, spec, files)}),
+        body=_set_only(
+            {**_config(task, spec), "Labels": _labels(task, spec, name, home), "HostConfig": _host_config(task, spec, mounts, files)}
+        ),
         endpoints={attachment.network.spec.annotations.name: _endpoint(attachment) for attachment in task.networks},
         networks=tuple(_network(attachment.network, task.node_id) for attachment in task.networks if not _predefined(attachment.network)),
-        volumes=tuple(volume_bodies(spec.mounts)),
+        volumes=tuple(volume_bodies(mounts)),
         files=tuple(files),
     )
 
@@ -136,13 +143,13 @@ def _healthcheck(spec: api.ContainerSpec) -> Body | None:
     }
 
 
-def _host_config(task: api.Task, spec: api.ContainerSpec, files: Sequence[Body]) -> Body:
+def _host_config(task: api.Task, spec: api.ContainerSpec, mounts: Sequence[api.Mount], files: Sequence[Body]) -> Body:
     return _set_only(
         {
             **_limits(task.spec.resources),
             "PortBindings": {_port_key(port): [{"HostIp": "", "HostPort": str(port.published_port or "")}] for port in _host_ports(task)},
-            "Mounts": [*mount_bodies(spec.mounts), *files],
-            "Tmpfs": tmpfs_bodies(spec.mounts),
+            "Mounts": [*mount_bodies(mounts), *files],
+            "Tmpfs": tmpfs_bodies(mounts),
             "PidsLimit": spec.pidsLimit if spec.pidsLimit > 0 else None,
             "Ulimits": [{"Name": limit.name, "Soft": limit.soft, "Hard": limit.hard} for limit in spec.ulimits],
             "CapAdd": list(spec.capability_add),

@@ -33,7 +33,18 @@ _log = structlog.get_logger(__name__)
 class DockerController:
     """The container of one task. It is addressed by its name, which holds the task id, so any later daemon finds it again."""
 
-    def __init__(self, engine: Engine, events: Events, task: api.Task, request: ContainerRequest, clock: Clock, files: TaskFiles) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        events: Events,
+        task: api.Task,
+        request: ContainerRequest,
+        clock: Clock,
+        files: TaskFiles,
+        *,
+        check_mounted: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`check_mounted` raises TemporaryError while a cluster volume of the task is not mounted on this machine."""
         self._engine = engine
         self._events = events
         self._task = task
@@ -42,6 +53,7 @@ class DockerController:
         self._clock = clock
         self._patience = Patience()
         self._files = files
+        self._check_mounted = check_mounted
         self._maker = Maker(engine, request, files)
         self._streams: set[Stream] = set()
         self._seen: Container | None = None
@@ -55,11 +67,13 @@ class DockerController:
     async def prepare(self) -> None:
         """Networks, volumes, image (pulled unless present), container."""
         self._check_open()
+        self._check_mounted()
         await self._patiently("prepare", self._maker.prepare)
 
     async def start(self) -> None:
         """Start it and, with a health check, wait for its verdict."""
         self._check_open()
+        self._check_mounted()  # The machine may have been restarted since the preparation.
         await self._patiently("start", self._start)
 
     async def wait(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pyswarm.agent.executor.files import wanted_files
 from pyswarm.agent.executor.memory import CANDIDATES, Memory
 from pyswarm.agent.executor.payloads import Payloads
 from pyswarm.agent.executor.spec import container_spec
+from pyswarm.agent.executor.volumes import check_mounted
 from pyswarm.api import v1 as api
 from pyswarm.clock import Clock, SystemClock
 
@@ -98,9 +100,11 @@ class DockerExecutor:
         """A controller for `task`. Raises ExecutorError when its spec cannot run here (runtime, image, templates, unsupported parts)."""
         wanted = wanted_files(container_spec(task))
         mounts = file_mounts(wanted, self._memory.directory(task.id)) if wanted else ()
-        request = container_request(task, self._description, files=mounts, home=self._home)
-        files = task_files(task.id, wanted, self._memory, Payloads(task, self._description, self._dependencies.of(task)))
-        return DockerController(self._engine, self._events, task, request, self._clock, files)
+        given = self._dependencies.of(task)
+        request = container_request(task, self._description, files=mounts, home=self._home, place=given.place)
+        files = task_files(task.id, wanted, self._memory, Payloads(task, self._description, given))
+        check = functools.partial(check_mounted, task, given)
+        return DockerController(self._engine, self._events, task, request, self._clock, files, check_mounted=check)
 
     async def remove_strays(self, keep: Iterable[str]) -> None:
         """Delete this node's containers whose task is not in `keep`, also those that it made when it had another id. Raises ExecutorError

@@ -13,7 +13,7 @@ _UNITS = ((1 << 30, "g"), (1 << 20, "m"), (1 << 10, "k"))
 
 
 def mount_bodies(mounts: Iterable[api.Mount]) -> list[Body]:
-    """The typed mounts. Raises ExecutorError for cluster volumes."""
+    """The typed mounts. Cluster volumes are bind mounts by now; raises ExecutorError for any other type."""
     return [_mount(mount) for mount in mounts if not _needs_options(mount)]
 
 
@@ -42,7 +42,7 @@ def volume_bodies(mounts: Iterable[api.Mount]) -> list[Body]:
 def _mount(mount: api.Mount) -> Body:
     kind = _TYPES.get(mount.type)
     if kind is None:
-        raise ExecutorError(f"the docker executor cannot mount cluster volumes (mount {mount.target})")
+        raise ExecutorError(f"the docker executor does not know the type of mount {mount.target} ({mount.type})")
     body: Body = {"Type": kind, "Target": mount.target}
     if mount.source:
         body["Source"] = mount.source

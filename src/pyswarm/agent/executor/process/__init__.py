@@ -4,8 +4,8 @@ Owns: one directory per task under `<state>/worker/tasks/`, and the processes st
 Never: isolates. A process sees the machine as its user does: image, health check, tty, limits, DNS and capabilities have no effect; what a
 program would break without (mounts, networks, files at absolute paths) is refused.
 Inside: `shim` is the little program that supervises one task's process, so that it outlives the daemon and its exit code is never lost;
-`recipe` says what to run, `given` which secrets and configs it finds where, `supervised` talks to the shim through the directory, `output`
-reads the log, `controller` and `executor` are the door.
+`recipe` says what to run, `given` which secrets and configs it finds where, `links` its cluster volumes, `supervised` talks to the shim
+through the directory, `output` reads the log, `controller` and `executor` are the door.
 The agent makes one `ProcessExecutor`; processes outlive it and are adopted by the next one.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -26,11 +26,22 @@ _T = TypeVar("_T")
 class ProcessController:
     """The process of one task. All it knows lies in the task's directory, so a later daemon goes on where this one left off."""
 
-    def __init__(self, task: api.Task, recipe: Recipe, supervised: Supervised, clock: Clock, files: TaskFiles) -> None:
+    def __init__(
+        self,
+        task: api.Task,
+        recipe: Recipe,
+        supervised: Supervised,
+        clock: Clock,
+        files: TaskFiles,
+        *,
+        volumes: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`volumes` links the task's cluster volumes; it raises TemporaryError while one is not mounted on this machine."""
         self._task = task
         self._recipe = recipe
         self._supervised = supervised
         self._files = files
+        self._volumes = volumes
         self._clock = clock
         self._starting: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
@@ -44,6 +55,7 @@ class ProcessController:
         """Make the task's directory, secrets and configs first."""
         self._check_open()
         if not self._supervised.prepared():
+            await self._link_volumes()
             await self._files.deliver()
         await self._supervised.prepare(self._recipe)
 
@@ -117,8 +129,15 @@ class ProcessController:
 
     async def _start(self) -> None:
         if self._supervised.started() is None and self._supervised.outcome() is None:
+            await self._link_volumes()
             await self._files.deliver()  # The machine, and its memory with it, may have been restarted since they were placed.
         await self._supervised.start()
+
+    async def _link_volumes(self) -> None:
+        try:
+            await self._volumes()
+        except OSError as error:
+            raise ExecutorError(f"linking volumes in {self._supervised.path} failed: {error.strerror or error}") from error
 
     def _nothing_more(self) -> bool:
         return self._closing.is_set() or self._supervised.outcome() is not None or not self._supervised.path.exists()

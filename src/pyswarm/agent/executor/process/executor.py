@@ -19,9 +19,11 @@ from pyswarm.agent.executor.payloads import Payloads
 from pyswarm.agent.executor.process.controller import ProcessController
 from pyswarm.agent.executor.process.given import check_targets, environment, task_files
 from pyswarm.agent.executor.process.handles import kill_forgotten
+from pyswarm.agent.executor.process.links import FOLDER, VARIABLE, make_links, volume_links
 from pyswarm.agent.executor.process.recipe import recipe
 from pyswarm.agent.executor.process.supervised import Supervised
 from pyswarm.agent.executor.spec import container_spec
+from pyswarm.agent.executor.volumes import check_mounted
 from pyswarm.api import v1 as api
 from pyswarm.clock import Clock, SystemClock
 
@@ -78,9 +80,19 @@ class ProcessExecutor:
         wanted = wanted_files(container_spec(task))
         check_targets(wanted)
         variables = environment(wanted, self._memory.directory(task.id)) if wanted else {}
+        given, supervised = self._dependencies.of(task), self._supervised(task.id)
+        links = volume_links(task, self._description, given.place)
+        if links:
+            variables = {**variables, VARIABLE: str(supervised.path / FOLDER)}
         made = recipe(task, self._description, files=variables)
-        files = task_files(task.id, wanted, self._memory, Payloads(task, self._description, self._dependencies.of(task)), made)
-        return ProcessController(task, made, self._supervised(task.id), self._clock, files)
+        files = task_files(task.id, wanted, self._memory, Payloads(task, self._description, given), made)
+
+        async def volumes() -> None:
+            check_mounted(task, given)
+            if links:
+                await asyncio.to_thread(make_links, supervised.path, links)
+
+        return ProcessController(task, made, supervised, self._clock, files, volumes=volumes)
 
     async def remove_strays(self, keep: Iterable[str]) -> None:
         """Kill the processes of tasks that are not in `keep` and delete their directories, if they still have any. Raises ExecutorError."""

@@ -69,7 +69,7 @@ def _refuse_what_is_missing(task: api.Task) -> None:
             "the process executor runs a command of this machine and takes nothing from the image, but the task has no command: "
             "set one in the service's spec"
         )
-    missing = {"mounts": spec.mounts, "networks": task.networks}
+    missing = {"mounts": [mount for mount in spec.mounts if mount.type != api.Mount.CLUSTER], "networks": task.networks}
     asked = [name for name, entries in missing.items() if entries]
     if asked:
         raise ExecutorError(f"the process executor has no {' and no '.join(asked)}: run this task with the docker executor")
