@@ -74,7 +74,9 @@ def test_errors(template: str, error: str) -> None:
     ("template", "error"),
     [
         ("{{range 100000}}{{end}}", "steps"),
-        ("{{range 200}}{{range 200}}{{end}}{{end}}", "steps"),
+        ("{{range 300}}{{range 300}}{{end}}{{end}}", "steps"),
+        ("{{1}}" * 20_000, "steps"),
+        ("".join(f"{{{{$a{n} := 1}}}}" for n in range(600)), "more than 500 variables"),
         ('{{$x := "0123456789"}}{{range 30}}{{$x = print $x $x}}{{end}}', "bytes"),
         ('{{$x := printf "%1000000s" ""}}{{print $x $x $x}}', "bytes"),
         ('{{printf "%1000000s%1000000s" "" ""}}', "bytes"),

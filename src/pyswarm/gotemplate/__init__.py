@@ -11,8 +11,8 @@ Complex numbers and calls of methods are left out: nothing here could make use o
 Templates come from users, so all is bounded: output, steps, nesting.
 """
 
-from pyswarm.gotemplate.evaluate import MAX_STEPS, expand, expand_bytes
+from pyswarm.gotemplate.evaluate import expand, expand_bytes
 from pyswarm.gotemplate.functions import Function
-from pyswarm.gotemplate.values import MAX_OUTPUT, CallError, Struct, TemplateError, Value
+from pyswarm.gotemplate.values import MAX_OUTPUT, MAX_STEPS, Budget, CallError, Struct, TemplateError, Value
 
-__all__ = ["MAX_OUTPUT", "MAX_STEPS", "CallError", "Function", "Struct", "TemplateError", "Value", "expand", "expand_bytes"]
+__all__ = ["MAX_OUTPUT", "MAX_STEPS", "Budget", "CallError", "Function", "Struct", "TemplateError", "Value", "expand", "expand_bytes"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
 from pyswarm.gotemplate.functions import BUILT_IN, Function, Parameter
+from pyswarm.gotemplate.lexer import Lexer
 from pyswarm.gotemplate.nodes import (
     Action,
     Block,
@@ -26,6 +27,8 @@ from pyswarm.gotemplate.nodes import (
 from pyswarm.gotemplate.parser import NAME, Templates, parse
 from pyswarm.gotemplate.values import (
     MAX_OUTPUT,
+    MAX_STEPS,
+    Budget,
     CallError,
     Struct,
     TemplateError,
@@ -39,8 +42,6 @@ from pyswarm.gotemplate.values import (
     truth,
 )
 
-MAX_STEPS = 20_000
-"""Nodes that an expansion may visit, loops count each time, and kilobytes that functions may be given."""
 MAX_DEPTH = 100
 """Blocks, templates and parentheses within each other, as they are executed. Go goes 100,000 deep, which only mistakes need."""
 _SHORT_CIRCUIT = frozenset({"and", "or"})
@@ -62,13 +63,18 @@ class _Jump(Exception):
         self.kind = kind
 
 
-def expand(text: str, data: Value, functions: Mapping[str, Function] | None = None) -> str:
-    """`text` with every action replaced by its value; `data` is what `.` is at first. Raises TemplateError."""
+def expand(text: str, data: Value, functions: Mapping[str, Function] | None = None, budget: Budget | None = None) -> str:
+    """`text` with every action replaced by its value; `data` is what `.` is at first, `budget` what the expansion may take, and is charged.
+
+    Raises TemplateError.
+    """
     if "{{" not in text:
         return text
+    budget = budget if budget is not None else Budget()
     known = {**BUILT_IN, **(functions or {})}
-    templates = parse(text, known.keys() | _SHORT_CIRCUIT)
-    return _Expansion(text, templates, known).run(data)
+    tokens = Lexer(text, budget.steps).run()
+    budget.steps -= len(tokens)
+    return _Expansion(text, parse(tokens, known.keys() | _SHORT_CIRCUIT), known, budget).run(data)
 
 
 def expand_bytes(template: bytes, data: Value, functions: Mapping[str, Function] | None = None) -> bytes:
@@ -79,13 +85,12 @@ def expand_bytes(template: bytes, data: Value, functions: Mapping[str, Function]
 class _Expansion:
     """One execution."""
 
-    def __init__(self, text: str, templates: Templates, functions: Mapping[str, Function]) -> None:
+    def __init__(self, text: str, templates: Templates, functions: Mapping[str, Function], budget: Budget) -> None:
         self._text = text
         self._templates = templates
         self._functions = functions
         self._out: list[str] = []
-        self._size = 0
-        self._steps = 0
+        self._budget = budget
         self._depth = 0
         self._template = NAME
         self._variables: list[tuple[str, Maybe]] = []
@@ -327,14 +332,14 @@ class _Expansion:
     # --- limits and errors
 
     def _write(self, text: str) -> None:
-        self._size += len(octets(text))
-        if self._size > MAX_OUTPUT:
+        self._budget.output -= len(octets(text))
+        if self._budget.output < 0:
             self._fail(f"more than {MAX_OUTPUT} bytes of output")
         self._out.append(text)
 
     def _step(self, count: int = 1) -> None:
-        self._steps += count
-        if self._steps > MAX_STEPS:
+        self._budget.steps -= count
+        if self._budget.steps < 0:
             self._fail(f"more than {MAX_STEPS} steps")
 
     def _deeper(self) -> None:

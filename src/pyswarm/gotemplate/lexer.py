@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from pyswarm.gotemplate.values import quoted
+from pyswarm.gotemplate.values import MAX_STEPS, quoted
 
 Kind: TypeAlias = Literal[
     "text", "left", "right", "space", "assign", "declare", "pipe", "string", "raw", "char", "number", "variable", "field", "dot", "word",
@@ -51,8 +51,10 @@ class Token:
 class Lexer:
     """Makes the tokens of one template."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, most: int = MAX_STEPS) -> None:
+        """At most so many tokens are made; one more is an error."""
         self._text = text
+        self._most = most
         self._at = 0
         self._line = 1
         self._depth = 0
@@ -185,6 +187,8 @@ class Lexer:
         self._emit(kind, len(word))
 
     def _emit(self, kind: Kind, length: int) -> None:
+        if len(self._tokens) >= self._most:
+            raise _LexError(f"more than {MAX_STEPS} steps")
         self._tokens.append(Token(kind, self._text[self._at : self._at + length], self._at, self._line))
         self._skip(length)
 
@@ -193,8 +197,10 @@ class Lexer:
         self._at += length
 
     def _trim(self) -> None:
-        rest = self._text[self._at :]
-        self._skip(len(rest) - len(rest.lstrip(SPACE)))
+        end = self._at
+        while end < len(self._text) and self._text[end] in SPACE:
+            end += 1
+        self._skip(end - self._at)
 
 
 class _LexError(Exception):

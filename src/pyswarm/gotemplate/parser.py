@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 from pyswarm.gotemplate import literals
-from pyswarm.gotemplate.lexer import Kind, Lexer, Token
+from pyswarm.gotemplate.lexer import Kind, Token
 from pyswarm.gotemplate.nodes import (
     Action,
     Block,
@@ -32,6 +32,8 @@ NAME = "expansion"
 """What every template is called; error texts say it."""
 MAX_NESTING = 50
 """Blocks and parentheses within each other."""
+MAX_VARIABLES = 500
+"""At any one place."""
 
 _OPERANDS = frozenset({"bool", "char", "dot", "field", "word", "number", "nil", "raw", "string", "variable", "("})
 Stop = Literal["end", "else"]
@@ -45,9 +47,9 @@ class Templates:
     named: dict[str, Block] = field(default_factory=dict)
 
 
-def parse(text: str, functions: Collection[str]) -> Templates:
+def parse(tokens: Sequence[Token], functions: Collection[str]) -> Templates:
     """A template's tree; only these functions may be called. Raises TemplateError."""
-    return _Parser(Lexer(text).run(), functions).run()
+    return _Parser(tokens, functions).run()
 
 
 class _Reader:
@@ -297,6 +299,8 @@ class _Parser(_Reader):
         return declared, False
 
     def _declare(self, name: str, declared: list[str]) -> None:
+        if len(self._variables) > MAX_VARIABLES:
+            self._fail(f"more than {MAX_VARIABLES} variables")
         declared.append(name)
         self._variables.append(name)
 

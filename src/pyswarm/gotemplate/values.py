@@ -13,7 +13,9 @@ LOSSLESS = "surrogateescape"
 
 
 MAX_OUTPUT = 1 << 20
-"""Bytes that an expansion, or one of its functions, may produce."""
+"""Bytes that expansions which belong together, or one function, may produce."""
+MAX_STEPS = 50_000
+"""Words that they may read, nodes they may visit, loops count each time, and kilobytes that functions may be given: all in all."""
 
 
 class TemplateError(ValueError):
@@ -22,6 +24,14 @@ class TemplateError(ValueError):
 
 class CallError(ValueError):
     """A function refuses its arguments; what called it adds the place."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """What is left for expansions that belong together."""
+
+    steps: int = MAX_STEPS
+    output: int = MAX_OUTPUT
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,6 +256,16 @@ def test_payload_waits_for_what_it_includes() -> None:
     assert payloads.content(config) == b"password=hush"
 
 
+def test_one_spec_one_budget() -> None:
+    """Many templates in a spec together take no more than one may."""
+    task = example()
+    task.spec.container.env.extend(f"A{n}={{{{range 1000}}}}{{{{end}}}}" for n in range(20))
+    assert len(expanded_container(task, None).env) == 20
+    task.spec.container.env.extend(f"B{n}={{{{range 1000}}}}{{{{end}}}}" for n in range(40))
+    with pytest.raises(ExecutorError, match="more than 50000 steps"):
+        expanded_container(task, None)
+
+
 def test_expansion_that_is_no_text() -> None:
     """What a container spec cannot hold is refused by name."""
     task = example()

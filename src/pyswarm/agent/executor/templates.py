@@ -10,7 +10,7 @@ from pyswarm.agent.executor import ExecutorError
 from pyswarm.agent.executor.spec import container_spec
 from pyswarm.api import tasks
 from pyswarm.api import v1 as api
-from pyswarm.gotemplate import MAX_OUTPUT, CallError, Function, Struct, TemplateError, Value, expand, expand_bytes
+from pyswarm.gotemplate import MAX_OUTPUT, Budget, CallError, Function, Struct, TemplateError, Value, expand, expand_bytes
 from pyswarm.gotemplate.values import quoted, text_of
 
 LANGUAGE = "golang"
@@ -42,43 +42,47 @@ def expanded_container(task: api.Task, node: api.NodeDescription | None) -> api.
     """A copy of the task's container spec with its templates expanded. Raises ExecutorError with the field and the cause."""
     spec = api.ContainerSpec()
     spec.CopyFrom(container_spec(task))
-    variables = context(task, node)
-    _expand_env(spec, variables)
-    for mount in spec.mounts:
-        _expand_mount(mount, variables)
-    spec.hostname = _within("expanding hostname failed", spec.hostname, variables)
-    return spec
-
-
-def _expand_env(spec: api.ContainerSpec, variables: Struct) -> None:
+    expander = _Expander(context(task, node))
     for position, entry in enumerate(spec.env):
         name, separator, value = entry.partition("=")
         if separator:
-            spec.env[position] = f"{name}={_within(f'expanding env failed: expanding env {quoted(entry)}', value, variables)}"
+            spec.env[position] = f"{name}={expander.text(f'expanding env failed: expanding env {quoted(entry)}', value)}"
+    for mount in spec.mounts:
+        expander.mount(mount)
+    spec.hostname = expander.text("expanding hostname failed", spec.hostname)
+    return spec
 
 
-def _expand_mount(mount: api.Mount, variables: Struct) -> None:
-    failed = "expanding mounts failed"
-    mount.source = _within(f"{failed}: expanding mount source {quoted(mount.source)}", mount.source, variables)
-    mount.target = _within(f"{failed}: expanding mount target {quoted(mount.target)}", mount.target, variables)
-    if not mount.HasField("volume_options"):
-        return
-    options = mount.volume_options
-    for what, entries in (("volume labels", options.labels), ("volume driver config", options.driver_config.options)):
-        for key in sorted(entries):
-            where = f"{failed}: expanding {what}: expanding map entry {quoted(key)}={quoted(entries[key])}"
-            entries[key] = _within(where, entries[key], variables)
+class _Expander:
+    """Expands the texts of one spec, which share what they may take."""
 
+    def __init__(self, variables: Struct) -> None:
+        self._variables = variables
+        self._budget = Budget()
 
-def _within(where: str, text: str, variables: Struct) -> str:
-    try:
-        expanded = expand(text, variables, FUNCTIONS)
-        expanded.encode()
-    except TemplateError as error:
-        raise ExecutorError(f"{where}: {error}") from error
-    except UnicodeEncodeError:
-        raise ExecutorError(f"{where}: the result is not valid UTF-8") from None
-    return expanded
+    def text(self, where: str, text: str) -> str:
+        """A text expanded. Raises ExecutorError that begins with `where`."""
+        try:
+            expanded = expand(text, self._variables, FUNCTIONS, self._budget)
+            expanded.encode()
+        except TemplateError as error:
+            raise ExecutorError(f"{where}: {error}") from error
+        except UnicodeEncodeError:
+            raise ExecutorError(f"{where}: the result is not valid UTF-8") from None
+        return expanded
+
+    def mount(self, mount: api.Mount) -> None:
+        """All that may be a template in a mount."""
+        failed = "expanding mounts failed"
+        mount.source = self.text(f"{failed}: expanding mount source {quoted(mount.source)}", mount.source)
+        mount.target = self.text(f"{failed}: expanding mount target {quoted(mount.target)}", mount.target)
+        if not mount.HasField("volume_options"):
+            return
+        options = mount.volume_options
+        for what, entries in (("volume labels", options.labels), ("volume driver config", options.driver_config.options)):
+            for key in sorted(entries):
+                where = f"{failed}: expanding {what}: expanding map entry {quoted(key)}={quoted(entries[key])}"
+                entries[key] = self.text(where, entries[key])
 
 
 def expanded_payload(
