@@ -109,12 +109,11 @@ class Driver(Generic[K]):
             undo()
 
     def _on_commit(self, commit: Commit) -> None:
-        for event in commit.events:
-            self._mark(self._loop.on_event(event))
+        self._mark([key for event in commit.events for key in self._loop.on_event(event)])
 
     def _mark(self, keys: Iterable[K]) -> None:
-        for key in keys:
-            self._dirty[key] = None
+        if marked := dict.fromkeys(keys):
+            self._dirty.update(marked)
             self._event.set()  # also for a key that is dirty already: the quiet time starts anew
 
     async def _wait(self) -> None:

@@ -16,7 +16,7 @@ import structlog
 from pyswarm.api import tasks as task_facts
 from pyswarm.api import v1 as api
 from pyswarm.manager.scheduler.needs import GroupKey, group_of
-from pyswarm.manager.scheduler.nodeinfo import FAULTY_COUNT, NodeInfo, occupies, version_of
+from pyswarm.manager.scheduler.nodeinfo import FAULTY_COUNT, NodeInfo, is_active, occupies, version_of
 from pyswarm.manager.scheduler.pool import Pools
 from pyswarm.manager.store import Action, Event, Kind, View
 
@@ -33,8 +33,8 @@ class Group:
     told: dict[str, api.Task] = field(default_factory=dict)
     reason: str = ""
 
-    def __len__(self) -> int:
-        return len(self.waiting) + len(self.told)
+    def __bool__(self) -> bool:
+        return bool(self.waiting or self.told)
 
     def first(self, count: int) -> list[api.Task]:
         """At most so many of its tasks, those that are new first."""
@@ -103,8 +103,7 @@ class Mirror:
     # --- claims
 
     def claim(self, waiting: api.Task, assigned: api.Task) -> None:
-        """Count a decision: `waiting` becomes `assigned`, which names the node."""
-        self._stop_waiting(waiting)
+        """Count a decision: `waiting`, which has been taken from those that wait, becomes `assigned`, which names the node."""
         self._claims[waiting.id] = waiting
         self.tasks[waiting.id] = assigned
         self._count_on(self.nodes[assigned.node_id], assigned, claimed=True)
@@ -115,6 +114,15 @@ class Mirror:
         for task_id, task in unconfirmed.items():
             self._leave(task_id)
             self._enter(task)
+
+    def _confirm(self, task: api.Task) -> bool:
+        """Whether a task is as it was claimed to become; then it counts already."""
+        claimed, info = self.tasks[task.id], self.nodes.get(task.node_id)
+        if claimed.node_id != task.node_id or info is None or is_active(claimed) != is_active(task):
+            return False
+        del self._claims[task.id]
+        self.tasks[task.id] = info.tasks[task.id] = task
+        return True
 
     # --- nodes
 
@@ -164,6 +172,8 @@ class Mirror:
         if action is Action.REMOVE:
             return self._leave(task.id)
         state = task.status.state
+        if state == ASSIGNED and task.id in self._claims and self._confirm(task):
+            return False
         if state < PENDING:
             return False
         return self._on_ended(task) if state > RUNNING else self._enter(task)
@@ -224,11 +234,14 @@ class Mirror:
         if self.preassigned.pop(task.id, None) is not None or self.unwanted.pop(task.id, None) is not None or task.node_id:
             return
         key = group_of(task)
-        group = self.groups.get(key)
-        if group is not None:
-            group.drop(task.id)
-            if not group:
-                del self.groups[key]
+        if key in self.groups:
+            self.drop(key, self.groups[key], task)
+
+    def drop(self, key: GroupKey, group: Group, task: api.Task) -> None:
+        """A task of a group waits no more."""
+        group.drop(task.id)
+        if not group:
+            self.groups.pop(key, None)
 
     def _leave(self, task_id: str) -> bool:
         """Forget a task; whether a node got room by it."""

@@ -16,7 +16,7 @@ Version: TypeAlias = tuple[str, int]
 
 _READY, _ACTIVE = api.NodeStatus.State.READY, api.NodeSpec.Availability.ACTIVE
 _HOST = api.PortConfig.PublishMode.HOST
-_LAST_ACTIVE = api.TaskState.COMPLETE
+_FIRST_OCCUPYING, _LAST_OCCUPYING, _LAST_ACTIVE = api.TaskState.ASSIGNED, api.TaskState.RUNNING, api.TaskState.COMPLETE
 
 
 def version_of(task: api.Task) -> Version:
@@ -38,7 +38,7 @@ def is_active(task: api.Task) -> bool:
 
 def occupies(task: api.Task) -> bool:
     """Whether a task counts on its node: it was given to it, and has not ended."""
-    return bool(task.node_id) and api.TaskState.ASSIGNED <= task.status.state <= api.TaskState.RUNNING
+    return bool(task.node_id) and _FIRST_OCCUPYING <= task.status.state <= _LAST_OCCUPYING
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from pyswarm.manager.scheduler.volumes import Volumes
 from pyswarm.manager.store import Event, View, copy_of
 
 S = api.TaskState
+PENDING, SHUTDOWN = S.PENDING, S.SHUTDOWN
 ASSIGNED = "scheduler assigned task to node"
 CONFIRMED = "scheduler confirmed task can run on preassigned node"
 QUIET_SECONDS = 0.05
@@ -30,6 +31,9 @@ class Pass(enum.Enum):
     """The one thing that may need doing. Two decisions in one transaction would not see what each other takes of a node."""
 
     PLACE = 1
+
+
+PLACE = (Pass.PLACE,)
 
 
 class Scheduler:
@@ -55,11 +59,11 @@ class Scheduler:
         """Rebuild the mirror; look at all that waits."""
         self._mirror.rebuild(view)
         self._plans = _Plans(self._mirror)
-        return tuple(Pass)
+        return PLACE
 
     def on_event(self, event: Event) -> Iterable[Pass]:
         """Keep the mirror; work is waiting when something arrived or room was made."""
-        return tuple(Pass) if self._mirror.on_event(event) else ()
+        return PLACE if self._mirror.on_event(event) else ()
 
     def decide(self, view: View, key: Pass, now: float) -> Decision:  # noqa: ARG002 - there is one key
         """Place what can be placed, at most one transaction full, and say why the rest waits.
@@ -108,6 +112,7 @@ class _Placement:
         self._plans = plans
         self._view = view
         self._now = times.timestamp(now)
+        self._statuses = {m: api.TaskStatus(state=S.ASSIGNED, message=m, timestamp=self._now) for m in (ASSIGNED, CONFIRMED)}
         self._seconds = now
 
     @property
@@ -136,13 +141,14 @@ class _Placement:
             if self.full:
                 return
             task, info = self._current(waiting), self._mirror.nodes.get(waiting.node_id)
-            if task is None or info is None or task.desired_state >= S.SHUTDOWN:
+            if task is None or info is None or task.desired_state >= SHUTDOWN:
                 continue
             needs = needs_of(task)
             if needs not in pipelines:
                 pipelines[needs] = Pipeline(task, self.volumes)
             refusing = pipelines[needs].refusing(info)
             if refusing is None:
+                del self._mirror.preassigned[task.id]
                 self._assign(task, info, CONFIRMED)
             else:
                 self._explain(task, explain({refusing: 1}))
@@ -156,12 +162,13 @@ class _Placement:
         plan = self._plans.of(key, first, self._seconds, self.volumes)
         for waiting in group.first(defaults.MAX_TRANSACTION_CHANGES - len(self.changes)):
             task = self._current(waiting)
-            if task is None or task.desired_state >= S.SHUTDOWN:
+            if task is None or task.desired_state >= SHUTDOWN:
                 continue
             taken = plan.take()
             if taken is None:
                 break
             info, leaf = taken
+            self._mirror.drop(key, group, task)
             self._assign(task, info, ASSIGNED)
             leaf.offer(info)
         else:
@@ -182,18 +189,19 @@ class _Placement:
     def _current(self, waiting: api.Task) -> api.Task | None:
         """The task as the transaction sees it, if it still waits as it did."""
         task = self._view.tasks.get(waiting.id)
-        return task if task is not None and task.status.state == S.PENDING and task.node_id == waiting.node_id else None
+        return task if task is not None and task.status.state == PENDING and task.node_id == waiting.node_id else None
 
     def _assign(self, task: api.Task, info: NodeInfo, message: str) -> None:
         edited = copy_of(task)
         edited.node_id = info.node.id
         wanted = task.spec.resources.reservations.generic if task.spec.HasField("resources") else ()
-        del edited.assigned_generic_resources[:]
+        if edited.assigned_generic_resources:
+            del edited.assigned_generic_resources[:]
         if wanted:
             edited.assigned_generic_resources.extend(generic.claim(info.generic, wanted))
         if edited.volumes or wants_volumes(edited):
             self.volumes.attach(edited, info.node)
-        edited.status.CopyFrom(api.TaskStatus(state=S.ASSIGNED, message=message, timestamp=self._now))
+        edited.status.CopyFrom(self._statuses[message])
         self.changes.append(Update(edited))
         self._mirror.claim(task, edited)
 

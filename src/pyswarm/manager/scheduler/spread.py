@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
 
 from pyswarm.manager.scheduler.filters import Pipeline
 from pyswarm.manager.scheduler.mirror import Mirror
 from pyswarm.manager.scheduler.nodeinfo import FAULTY_COUNT, NodeInfo, Version
 from pyswarm.manager.scheduler.pool import Loads, Place, Pool
-
-Rank: TypeAlias = tuple[int, int, int]
-"""Failures when they are many, active tasks of the service, active tasks: lower is better (spec section 5.1)."""
 
 
 class Leaf:
@@ -29,7 +25,7 @@ class Leaf:
         self._faulty = faulty
         self._loads = loads
         self._empty = self._without_task()
-        self._heap: list[tuple[Rank, str, NodeInfo]] = []
+        self._heap: list[tuple[int, int, int, str, NodeInfo]] = []
 
     def _without_task(self) -> Iterator[NodeInfo]:
         """The nodes without a task of the service, emptiest first; each is met once."""
@@ -41,8 +37,9 @@ class Leaf:
     def offer(self, info: NodeInfo) -> None:
         """A node that has a task of the service, or many failures: it comes after those that have neither."""
         node_id = info.node.id
-        rank = self._faulty.get(node_id, 0), info.by_service.get(self._service, 0), info.active
-        heapq.heappush(self._heap, (rank, node_id, info))
+        failures = self._faulty.get(node_id, 0) if self._faulty else 0
+        # Lower is better (spec section 5.1).
+        heapq.heappush(self._heap, (failures, info.by_service.get(self._service, 0), info.active, node_id, info))
 
     def take(self, pipeline: Pipeline) -> tuple[NodeInfo, Leaf] | None:
         """The best node that suits, removed; None when the leaf is full."""
@@ -53,7 +50,7 @@ class Leaf:
         return None
 
     def _pop(self) -> NodeInfo | None:
-        return heapq.heappop(self._heap)[2] if self._heap else None
+        return heapq.heappop(self._heap)[-1] if self._heap else None
 
 
 class Branch:

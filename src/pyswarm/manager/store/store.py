@@ -219,18 +219,15 @@ class Store:
         self._publish(Commit(index, [self._apply_change(c) for c in changes]))
 
     def _apply_change(self, change: Change) -> Event:
-        table = self._tables[change.kind]
-        if change.action is Action.REMOVE:
-            old = table.drop(change.obj.id)
-            if old is None:
-                raise NotExist
-            return Event(change.kind, Action.REMOVE, old)
-        known = change.obj.id in table
-        if change.action is Action.CREATE and known:
-            raise Exists
-        if change.action is Action.UPDATE and not known:
-            raise NotExist
-        return Event(change.kind, change.action, change.obj, table.put(change.obj))
+        kind, action, obj = change.kind, change.action, change.obj
+        table = self._tables[kind]
+        known = obj.id in table
+        if known is (action is Action.CREATE):
+            raise Exists if known else NotExist
+        if action is Action.REMOVE:
+            table.drop(obj.id)
+            return Event(kind, action, obj)
+        return Event(kind, action, obj, table.put(obj))
 
     def capture(self) -> Callable[[], api.StoreSnapshot]:
         """The present contents; the returned function builds the message, in any thread."""

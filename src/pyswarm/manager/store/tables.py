@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -20,6 +21,8 @@ Stored: TypeAlias = (
 T = TypeVar("T", bound=Stored)
 M = TypeVar("M", bound=Message)
 Keys: TypeAlias = Iterable[Hashable]
+Index: TypeAlias = dict[Hashable, str | set[str]]
+"""Ids by key. Most keys of most indexes have one object: a set for each would be most of what a table weighs."""
 
 
 class Kind(enum.StrEnum):
@@ -125,7 +128,7 @@ class Table(Generic[T]):
     def __init__(self, schema: Schema[T]) -> None:
         self.schema = schema
         self._objects: dict[str, T] = {}
-        self._indexes: dict[str, dict[Hashable, set[str]]] = {i: {} for i in schema.all_indexes}
+        self._indexes: dict[str, Index] = {i: {} for i in schema.all_indexes}
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -149,7 +152,7 @@ class Table(Generic[T]):
         """The ids of the selected objects, in order."""
         match selector:
             case Exact(index, key):
-                return sorted(self._index(index).get(key, ()))
+                return sorted(_ids(self._index(index).get(key)))
             case Everything():
                 return sorted(self._objects)
             case Prefix("id", prefix, None):
@@ -161,7 +164,7 @@ class Table(Generic[T]):
 
     def unordered(self, selector: Selector) -> list[str]:
         """As `ids`, in no particular order: sorting is most of the cost where there are very many."""
-        return list(self._index(selector.index).get(selector.key, ())) if isinstance(selector, Exact) else self.ids(selector)
+        return list(_ids(self._index(selector.index).get(selector.key))) if isinstance(selector, Exact) else self.ids(selector)
 
     def count(self, first: Selector, *others: Selector) -> int:
         """How many objects all of these select, without looking at them. Raises InvalidFind for what no index answers."""
@@ -170,18 +173,19 @@ class Table(Generic[T]):
             listed = listed & self._listed(selector)
         return len(listed)
 
-    def _listed(self, selector: Selector) -> set[str] | frozenset[str]:
+    def _listed(self, selector: Selector) -> AbstractSet[str]:
         if not isinstance(selector, Exact):
             raise InvalidFind
-        return self._index(selector.index).get(selector.key, frozenset())
+        found: str | AbstractSet[str] = self._index(selector.index).get(selector.key, frozenset())
+        return {found} if isinstance(found, str) else found
 
     def _ids_by_prefix(self, index: str, prefix: str, under: str | None) -> list[str]:
         if index == "name" and not self.schema.name_prefix:
             raise InvalidFind
         keys: list[Any] = [k for k in self._index(index) if _key_matches(k, prefix, under)]
-        return list(dict.fromkeys(i for key in sorted(keys) for i in sorted(self._index(index)[key])))
+        return list(dict.fromkeys(i for key in sorted(keys) for i in sorted(_ids(self._index(index)[key]))))
 
-    def _index(self, index: str) -> dict[Hashable, set[str]]:
+    def _index(self, index: str) -> Index:
         try:
             return self._indexes[index]
         except KeyError:
@@ -195,9 +199,10 @@ class Table(Generic[T]):
         stale: Iterable[Keys] = repeat(()) if old is None else self.schema.keys(old)
         for listed, keys, before in zip(self._indexes.values(), fresh, stale, strict=False):
             if keys != before:
-                _unlist(listed, object_id, before)
+                if before:
+                    _unlist(listed, object_id, before)
                 for key in keys:
-                    listed.setdefault(key, set()).add(object_id)
+                    _list(listed, object_id, key)
         return old
 
     def drop(self, object_id: str) -> T | None:
@@ -217,12 +222,25 @@ class Table(Generic[T]):
         return dict(self._objects)
 
 
-def _unlist(listed: dict[Hashable, set[str]], object_id: str, keys: Keys) -> None:
+def _ids(listed: str | set[str] | None) -> Collection[str]:
+    return () if listed is None else (listed,) if isinstance(listed, str) else listed
+
+
+def _list(index: Index, object_id: str, key: Hashable) -> None:
+    known = index.setdefault(key, object_id)
+    if isinstance(known, set):
+        known.add(object_id)
+    elif known != object_id:
+        index[key] = {known, object_id}
+
+
+def _unlist(index: Index, object_id: str, keys: Keys) -> None:
     for key in keys:
-        ids = listed[key]
-        ids.discard(object_id)
-        if not ids:
-            del listed[key]
+        known = index[key]
+        if isinstance(known, set) and len(known) > 1:
+            known.discard(object_id)
+        else:
+            del index[key]
 
 
 def _key_matches(key: Hashable, prefix: str, under: str | None) -> bool:
