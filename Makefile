@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 CYCLES ?= 10
 MANAGERS ?= 3
 
-.PHONY: help venv demo test test-deep chaos check lint types shape contracts proto stale scenarios scenarios-check format bench bench-control bench-store sim sim-deep clean
+.PHONY: help venv demo test test-deep chaos check lint types shape contracts proto stale scenarios scenarios-check format bench bench-scheduler bench-control bench-store sim sim-deep clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ bench-control: $(VENV)/dev.stamp ## Writes and reads through the control socket,
 bench-store: $(VENV)/dev.stamp ## A large store: memory, writes, selectors; snapshots while it serves
 	@$(BIN)/python -m bench.store
 	@$(BIN)/python -m bench.volume
+
+bench-scheduler: $(VENV)/dev.stamp ## Place tasks in SwarmKit's benchmark shapes, check every placement, and fit how costs grow
+	@$(BIN)/python -m bench.scheduler
 
 SEEDS ?= 300
 SIM = $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(if $(SCENARIO),--scenario $(SCENARIO))

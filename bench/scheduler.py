@@ -23,7 +23,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,10 @@ SHAPES = (
     Shape(1_000, 10_000, goal=0.25),
     Shape(1_000, 100_000, goal=3.0),
     Shape(100_000, 1_000, goal=2.0),
+    Shape(10_000, 1_000),
+    Shape(10_000, 100_000),
+    Shape(1_000, 1_000, PLUGIN),
+    Shape(1_000, 1_000, SERVICE),
     Shape(1_000, 10_000, PLUGIN, goal=0.3),
     Shape(1_000, 100_000, PLUGIN, goal=3.0),
     Shape(5_000, 100_000, PLUGIN, goal=4.0),
@@ -180,11 +184,37 @@ def alone(shape: Shape, *options: str) -> dict[str, Any]:
     return found
 
 
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """The exponent p of y ~ x^p that fits best."""
+def exponent(points: Sequence[tuple[float, float]]) -> float:
+    """The p of y ~ x^p that fits best: 0 is flat, 1 is proportional."""
     logs = [(math.log(x), math.log(y)) for x, y in points]
     mean_x, mean_y = (sum(v) / len(logs) for v in zip(*logs, strict=True))
-    return sum((x - mean_x) * (y - mean_y) for x, y in logs) / sum((x - mean_x) ** 2 for x, _ in logs)
+    covariance, variance = sum((x - mean_x) * (y - mean_y) for x, y in logs), sum((x - mean_x) ** 2 for x, _ in logs)
+    return float(covariance / variance)
+
+
+def growth(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
+    """How processor time grows, from the lines of all shapes.
+
+    With the tasks: the exponent of the time per task over the number of tasks. With the nodes: what a node costs once (it has to be stored
+    and looked at), and the exponent of what a task costs besides, over the number of nodes.
+    """
+    by_shape = {str(line["shape"]): line for line in lines}
+    found: list[dict[str, object]] = []
+    for kind in ("", f"{PLUGIN}-", f"{SERVICE}-"):
+        series = [by_shape[name] for name in (f"{kind}1k-1k", f"{kind}1k-10k", f"{kind}1k-100k") if name in by_shape]
+        per_task = [(line["tasks"], line["cpu"] / line["tasks"]) for line in series]
+        found.append(
+            {"per_task_over_tasks": kind + "1k", "us": [round(y * 1e6, 1) for _, y in per_task], "exponent": round(exponent(per_task), 2)}
+        )
+    series = [by_shape[name] for name in ("1k-1k", "10k-1k", "100k-1k")]
+    per_node = (series[-1]["cpu"] - series[0]["cpu"]) / (series[-1]["nodes"] - series[0]["nodes"])
+    found.append({"per_node_once": "1k tasks", "us": round(per_node * 1e6, 1), "of": [line["cpu"] for line in series]})
+    series = [by_shape[name] for name in ("1k-100k", "10k-100k")]
+    besides = [(line["nodes"], (line["cpu"] - per_node * line["nodes"]) / line["tasks"]) for line in series]
+    found.append(
+        {"per_task_over_nodes": "100k tasks", "us": [round(y * 1e6, 1) for _, y in besides], "exponent": round(exponent(besides), 2)}
+    )
+    return found
 
 
 def main() -> None:
@@ -195,8 +225,9 @@ def main() -> None:
     parser.add_argument("--unchecked", action="store_true", help="do not check the placements")
     args = parser.parse_args()
     if args.shape is None:
-        for shape in SHAPES:
-            alone(shape, *(["--unchecked"] if args.unchecked else []))
+        lines = [alone(shape, *(["--unchecked"] if args.unchecked else [])) for shape in SHAPES]
+        for line in growth(lines):
+            print(json.dumps({"bench": "scheduler-growth", **line}), flush=True)
         return
     shape = next(s for s in SHAPES if s.name == args.shape)
     keep_pauses_short()

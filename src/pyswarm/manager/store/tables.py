@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
@@ -20,7 +19,8 @@ Stored: TypeAlias = (
 )
 T = TypeVar("T", bound=Stored)
 M = TypeVar("M", bound=Message)
-Keys: TypeAlias = Iterable[Hashable]
+Key: TypeAlias = Hashable | frozenset[Hashable] | None
+"""Under which key an index lists an object: one, several, or none."""
 Index: TypeAlias = dict[Hashable, str | set[str]]
 """Ids by key. Most keys of most indexes have one object: a set for each would be most of what a table weighs."""
 
@@ -90,7 +90,7 @@ class Schema(Generic[T]):
     annotations: Callable[[T], api.Annotations]
     unique_name: bool = True
     indexes: tuple[str, ...] = ()
-    index_keys: Callable[[T], tuple[Keys, ...]] = lambda _obj: ()
+    index_keys: Callable[[T], tuple[Key, ...]] = lambda _obj: ()
     name_prefix: bool = True
 
     @property
@@ -98,13 +98,13 @@ class Schema(Generic[T]):
         """The names of the indexes, those that every table has first."""
         return "name", "custom", *self.indexes
 
-    def keys(self, obj: T) -> tuple[Keys, ...]:
-        """For every index, in order, the keys under which it lists the object. Asked for each write: to be quick."""
+    def keys(self, obj: T) -> tuple[Key, ...]:
+        """For every index, in order, where it lists the object. Asked for each write: to be quick."""
         name = self.name(obj)
         custom = self.annotations(obj).indices
         return (
-            () if name is None else (name.lower(),),
-            {(entry.key, entry.val) for entry in custom} if custom else (),
+            None if name is None else name.lower(),
+            frozenset((entry.key, entry.val) for entry in custom) if custom else None,
             *self.index_keys(obj),
         )
 
@@ -196,21 +196,23 @@ class Table(Generic[T]):
         object_id, fresh = obj.id, self.schema.keys(obj)
         old = self._objects.get(object_id)
         self._objects[object_id] = obj
-        stale: Iterable[Keys] = repeat(()) if old is None else self.schema.keys(old)
-        for listed, keys, before in zip(self._indexes.values(), fresh, stale, strict=False):
-            if keys != before:
-                if before:
-                    _unlist(listed, object_id, before)
-                for key in keys:
+        if old is None:
+            for listed, key in zip(self._indexes.values(), fresh, strict=True):
+                if key is not None:
                     _list(listed, object_id, key)
+            return None
+        for listed, key, before in zip(self._indexes.values(), fresh, self.schema.keys(old), strict=True):
+            if key != before:
+                _unlist(listed, object_id, before)
+                _list(listed, object_id, key)
         return old
 
     def drop(self, object_id: str) -> T | None:
         """Delete; returns what was there. Store only."""
         old = self._objects.pop(object_id, None)
         if old is not None:
-            for listed, keys in zip(self._indexes.values(), self.schema.keys(old), strict=True):
-                _unlist(listed, object_id, keys)
+            for listed, key in zip(self._indexes.values(), self.schema.keys(old), strict=True):
+                _unlist(listed, object_id, key)
         return old
 
     def take_over(self, other: Table[T]) -> None:
@@ -226,7 +228,13 @@ def _ids(listed: str | set[str] | None) -> Collection[str]:
     return () if listed is None else (listed,) if isinstance(listed, str) else listed
 
 
-def _list(index: Index, object_id: str, key: Hashable) -> None:
+def _list(index: Index, object_id: str, key: Key) -> None:
+    if isinstance(key, frozenset):
+        for one in key:
+            _list(index, object_id, one)
+        return
+    if key is None:
+        return
     known = index.setdefault(key, object_id)
     if isinstance(known, set):
         known.add(object_id)
@@ -234,13 +242,18 @@ def _list(index: Index, object_id: str, key: Hashable) -> None:
         index[key] = {known, object_id}
 
 
-def _unlist(index: Index, object_id: str, keys: Keys) -> None:
-    for key in keys:
-        known = index[key]
-        if isinstance(known, set) and len(known) > 1:
-            known.discard(object_id)
-        else:
-            del index[key]
+def _unlist(index: Index, object_id: str, key: Key) -> None:
+    if isinstance(key, frozenset):
+        for one in key:
+            _unlist(index, object_id, one)
+        return
+    if key is None:
+        return
+    known = index[key]
+    if isinstance(known, set) and len(known) > 1:
+        known.discard(object_id)
+    else:
+        del index[key]
 
 
 def _key_matches(key: Hashable, prefix: str, under: str | None) -> bool:
@@ -249,46 +262,47 @@ def _key_matches(key: Hashable, prefix: str, under: str | None) -> bool:
     return isinstance(key, tuple) and key[0] == under and key[1].startswith(prefix)
 
 
-def _runtime(spec: api.TaskSpec) -> Keys:
-    name = task_facts.runtime_name(spec)
-    return (name,) if name else ()
+def _runtime(spec: api.TaskSpec) -> Key:
+    return task_facts.runtime_name(spec) or None
 
 
-def _networks(service: api.Service) -> Keys:
-    wanted = service.spec.task.networks or service.spec.networks
-    return {n.target for n in wanted}
+def _networks(spec: api.TaskSpec) -> Key:
+    return frozenset(n.target for n in spec.networks) if spec.networks else None
 
 
-def _dependencies(spec: api.TaskSpec) -> tuple[Keys, Keys]:
+def _dependencies(spec: api.TaskSpec) -> tuple[Key, Key]:
     """The secrets and the configs that a container is given."""
     if not spec.HasField("container"):
-        return (), ()
+        return None, None
     secrets, configs = spec.container.secrets, spec.container.configs
-    return {s.secret_id for s in secrets} if secrets else (), {c.config_id for c in configs} if configs else ()
-
-
-def _service_keys(service: api.Service) -> tuple[Keys, ...]:
-    task = service.spec.task
-    return _runtime(task), _networks(service), *_dependencies(task)
-
-
-def _task_keys(task: api.Task) -> tuple[Keys, ...]:
-    spec, service = task.spec, task.service_id
     return (
-        _runtime(spec),
-        (service,),
-        (task.node_id,),
-        ((service, task.slot),),
-        (task.desired_state,),
-        (task.status.state,),
-        {n.target for n in spec.networks} if spec.networks else (),
-        *_dependencies(spec),
-        {v.id for v in task.volumes} if task.volumes else (),
+        frozenset(s.secret_id for s in secrets) if secrets else None,
+        frozenset(c.config_id for c in configs) if configs else None,
     )
 
 
-def _volume_keys(volume: api.Volume) -> tuple[Keys, ...]:
-    return (volume.spec.group,), (volume.spec.driver.name,)
+def _service_keys(service: api.Service) -> tuple[Key, ...]:
+    task = service.spec.task
+    return _runtime(task), _networks(task) or frozenset(n.target for n in service.spec.networks), *_dependencies(task)
+
+
+def _task_keys(task: api.Task) -> tuple[Key, ...]:
+    spec, service, volumes = task.spec, task.service_id, task.volumes
+    return (
+        _runtime(spec),
+        service,
+        task.node_id,
+        (service, task.slot),
+        task.desired_state,
+        task.status.state,
+        _networks(spec),
+        *_dependencies(spec),
+        frozenset(v.id for v in volumes) if volumes else None,
+    )
+
+
+def _volume_keys(volume: api.Volume) -> tuple[Key, ...]:
+    return volume.spec.group, volume.spec.driver.name
 
 
 NODE: Schema[api.Node] = Schema(
@@ -299,7 +313,7 @@ NODE: Schema[api.Node] = Schema(
     annotations=lambda n: n.spec.annotations,
     unique_name=False,
     indexes=("role", "membership"),
-    index_keys=lambda n: ((n.role,), (n.spec.membership,)),
+    index_keys=lambda n: (n.role, n.spec.membership),
 )
 SERVICE: Schema[api.Service] = Schema(
     Kind.SERVICE,
@@ -336,7 +350,7 @@ RESOURCE: Schema[api.Resource] = Schema(
     name=lambda r: r.annotations.name,
     annotations=lambda r: r.annotations,
     indexes=("kind",),
-    index_keys=lambda r: ((r.kind,),),
+    index_keys=lambda r: (r.kind,),
 )
 EXTENSION: Schema[api.Extension] = Schema(
     Kind.EXTENSION,

@@ -86,12 +86,18 @@ class Savepoint:
     undo: int
 
 
+CHECKED = {Kind.RESOURCE, Kind.VOLUME}
+"""What is looked at beyond its id and name before it is stored."""
+
+
 class TxTable(Generic[T]):
     """A table inside a transaction: the committed one with this transaction's changes on top."""
 
     def __init__(self, tx: Tx, base: Table[T]) -> None:
         self._tx = tx
         self._base = base
+        self.schema: Schema[T] = base.schema
+        self._kind = base.schema.kind
         self._own: dict[str, T] = {}
         self._listed: Table[T] | None = None
         self._hidden: set[str] = set()
@@ -105,11 +111,6 @@ class TxTable(Generic[T]):
 
     def __contains__(self, object_id: str) -> bool:
         return self.get(object_id) is not None
-
-    @property
-    def schema(self) -> Schema[T]:
-        """The committed table's schema."""
-        return self._base.schema
 
     def get(self, object_id: str) -> T | None:
         """The object with this id as this transaction sees it."""
@@ -142,7 +143,8 @@ class TxTable(Generic[T]):
         self._check_name(obj)
         if obj.id in self:
             raise Exists
-        self._tx.check_kind(obj)
+        if self._kind in CHECKED:
+            self._tx.check_kind(obj)
         stored = copy_of(obj)
         self._stamp(stored)
         self._set(stored)
@@ -155,7 +157,7 @@ class TxTable(Generic[T]):
         Raises NotExist; SequenceConflict when `obj` was made from another version than the stored one; NameConflict; Unknown for
         extensions, which never change.
         """
-        if self.schema.kind is Kind.EXTENSION:
+        if self._kind is Kind.EXTENSION:
             raise Unknown("extensions are immutable")
         old = self.get(obj.id)
         if old is None:
@@ -164,7 +166,8 @@ class TxTable(Generic[T]):
             raise SequenceConflict
         if self.schema.unique_name and self.schema.name(old) != self.schema.name(obj):
             self._check_name(obj)
-        self._tx.check_kind(obj)
+        if self._kind in CHECKED:
+            self._tx.check_kind(obj)
         stored = copy_of(obj)
         self._stamp(stored)
         self._set(stored)
@@ -184,7 +187,7 @@ class TxTable(Generic[T]):
         return old
 
     def _note(self, action: Action, obj: T) -> None:
-        self._tx.changes.append(Change(self._base.schema.kind, action, obj, obj.ByteSize() + ACTION_OVERHEAD))
+        self._tx.changes.append(Change(self._kind, action, obj, obj.ByteSize() + ACTION_OVERHEAD))
 
     def _check_name(self, obj: T) -> None:
         if not self.schema.unique_name or (name := self.schema.name(obj)) is None:
