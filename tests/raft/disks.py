@@ -20,12 +20,21 @@ class MemoryDisk:
     blocking = False
 
     def __init__(self, files: dict[str, bytes] | None = None) -> None:
-        self.durable: dict[str, bytes] = dict(files or {})
+        self._durable: dict[str, bytes] = dict(files or {})
+        self._added: dict[str, list[bytes]] = {}
         self.loose: dict[str, bytes] = {}
         self.calls = 0
         self.die_at = 0
         self.full_at = 0
         self.path = Path("/memory")
+
+    @property
+    def durable(self) -> dict[str, bytes]:
+        """What is safe, by name. Put together when somebody looks: a journal is synced very often and read once."""
+        while self._added:
+            name, parts = self._added.popitem()
+            self._durable[name] = b"".join((self._durable[name], *parts))
+        return self._durable
 
     def after_crash(self, keep: int = 0, holes: bool = False) -> MemoryDisk:
         """The disk as found after losing power: of unsynced bytes only the first `keep`.
@@ -74,7 +83,7 @@ class MemoryDisk:
     def sync(self, name: str) -> None:
         """See Disk."""
         self._step()
-        self.durable[name] += self.loose.pop(name, b"")
+        self._added.setdefault(name, []).append(self.loose.pop(name, b""))
 
     def truncate(self, name: str, size: int) -> None:
         """See Disk."""

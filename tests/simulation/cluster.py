@@ -264,7 +264,10 @@ class Cluster:
             if member.process is not None:
                 member.process.fuse = 0
         await asyncio.sleep(3)  # what users have begun ends
-        while not all(worker.process is not None for worker in self.workers):  # noqa: ASYNC110 - joining signals nobody
+        end = self.loop.time() + self.scenario.rest
+        while waiting := [worker.name for worker in self.workers if worker.process is None]:
+            if self.loop.time() > end:
+                self.judge.violation(f"in the end {' '.join(waiting)} cannot join")
             await asyncio.sleep(0.5)
         self._help_the_lost()
         try:

@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import gc
 import heapq
+from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from itertools import count
@@ -113,24 +114,29 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """Everything until `stop`: the loop around this one would do no more than call it again."""
-        soon, timers = self._soon, self._timers
-        while not self._stopping:
-            while timers and timers[0][2].callback is None:
-                heapq.heappop(timers)
-            if not soon:
-                if not timers:
-                    raise Deadlock("nothing is left to happen")
-                if timers[0][0] > self._now:
-                    self._now = timers[0][0]
-                    self._idle_steps = 0
-            now = self._now
-            while timers and timers[0][0] <= now:
-                soon.append(heapq.heappop(timers)[2])
-            self._step(len(soon))
-            if self._idle_steps > LIVELOCK_STEPS:
-                raise Livelock(f"{self._idle_steps} callbacks at {self._now:.3f} s")
+        with _known(self):
+            while not self._stopping:
+                self._step()
 
-    def _step(self, many: int) -> None:
+    def _step(self) -> None:
+        """Everything that is ready, or what is due next."""
+        soon, timers = self._soon, self._timers
+        while timers and timers[0][2].callback is None:
+            heapq.heappop(timers)
+        if not soon:
+            if not timers:
+                raise Deadlock("nothing is left to happen")
+            if timers[0][0] > self._now:
+                self._now = timers[0][0]
+                self._idle_steps = 0
+        now = self._now
+        while timers and timers[0][0] <= now:
+            soon.append(heapq.heappop(timers)[2])
+        self._call(len(soon))
+        if self._idle_steps > LIVELOCK_STEPS:
+            raise Livelock(f"{self._idle_steps} callbacks at {self._now:.3f} s")
+
+    def _call(self, many: int) -> None:
         """The first `many` of what is ready."""
         soon, frozen = self._soon, self.frozen
         self.steps += many
@@ -220,6 +226,18 @@ def _uncollected() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@contextlib.contextmanager
+def _known(loop: SimLoop) -> Iterator[None]:
+    """Who asks for the running loop is told without the system being asked whether this is still the same process: that takes longer."""
+    kept = events.get_running_loop, events._get_running_loop
+    asyncio.get_running_loop = events.get_running_loop = events._get_running_loop = lambda: loop
+    try:
+        yield
+    finally:
+        events.get_running_loop, events._get_running_loop = kept
+        asyncio.get_running_loop = kept[0]
 
 
 def run(main: Callable[[SimLoop], Coroutine[Any, Any, R]], thread_delay: Callable[[object], float] = lambda _: 0.0) -> R:

@@ -292,7 +292,12 @@ class Context:
 
     def __init__(self, call: Call) -> None:
         self._call = call
+        self._code: grpc.StatusCode | int = 0
         self.ended: Ended | None = None
+
+    def code(self) -> grpc.StatusCode | int:
+        """See grpc: a number as long as nobody has set one."""
+        return self._code
 
     def peer(self) -> Any:
         """The connection itself: `Front` knows who that is."""
@@ -310,6 +315,7 @@ class Context:
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Trailers = ()) -> None:
         """See grpc."""
+        self._code = code
         uncertain = _is_uncertain(sys.exc_info()[1])
         self.ended = Ended(code, details, trailing_metadata, uncertain=uncertain)
         raise grpc.aio.AbortError
@@ -362,6 +368,8 @@ class Port:
             ended = None
         except grpc.aio.AbortError:
             ended = context.ended
+        except Exception as error:  # noqa: BLE001 - of ours, or of this imitation
+            self.network.loop.errors.append(f"serving {call.path} failed: {error!r}")
         finally:
             self._running.pop(task, None)
             call.finish(ended)
