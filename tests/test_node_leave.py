@@ -7,17 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from pyswarm.agent.csi import records
 from pyswarm.agent.database import Database
 from pyswarm.agent.executor import Executor, ExecutorError
 from pyswarm.agent.executor.fake import FakeExecutor
 from pyswarm.agent.executor.process import ProcessExecutor, shim
 from pyswarm.api import v1 as api
 from pyswarm.clock import SystemClock
+from pyswarm.csi.plugins import Plugin, Plugins
 from pyswarm.errors import FailedPrecondition, SwarmError
 from pyswarm.node_leave import leave
 from pyswarm.node_state import Settings, StateDirectory, StateDirectoryError
 from pyswarm.rpc.caller import MANAGER, WORKER
+from tests.agent.csi.support import assignment, made
 from tests.ca import pki
+from tests.support.csidriver import Driver
 from tests.support.engine import container_task
 
 S = api.TaskState
@@ -74,18 +78,41 @@ async def test_a_worker_leaves(tmp_path: Path) -> None:
     remember(directory, known)
     asked: list[str] = []
 
-    async def made(node_id: str) -> Executor:
+    async def maker(node_id: str) -> Executor:
         asked.append(node_id)
         return ProcessExecutor(directory.path)
 
-    await leave(directory, made, SystemClock())
+    await leave(directory, maker, SystemClock())
     assert asked == ["n1"]
     for pid in pids:
         fields = shim.stat_fields(pid)
         assert not fields or fields[0] in "ZX"
     assert left(directory) == ["daemon.lock"]
     with pytest.raises(SwarmError, match="--leave: no node lives in"):
-        await leave(directory, made, SystemClock())
+        await leave(directory, maker, SystemClock())
+
+
+async def test_its_volumes_are_unmounted(tmp_path: Path) -> None:
+    """What an earlier life mounted is unmounted by its plugin; data is never deleted through a mount that is still there."""
+    (tmp_path / "state").mkdir()
+    directory, driver = home(tmp_path / "state"), Driver(tmp_path / "root")
+    made(driver, "v")
+    (driver.root / "csi-v" / "file").write_text("kept")
+    volumes, socket = directory.tasks.parent / "volumes", Plugin("driver", tmp_path / "s")
+    records.save(volumes, assignment("v"))
+    (volumes / "published").mkdir()
+    (volumes / "published" / "v").symlink_to(driver.root / "csi-v")
+    driver.volumes["csi-v"].targets.add(str(volumes / "published" / "v"))
+    (volumes / "published" / "strange").mkdir()
+    async with driver.serving(tmp_path / "s"):
+        with pytest.raises(FailedPrecondition, match="published/strange may be a mounted volume: unmount it"):
+            await leave(directory, giving(FakeExecutor(SystemClock())), SystemClock(), Plugins([socket]))
+    assert driver.trace() == ["NodeUnpublishVolume", "NodeUnstageVolume"]
+    assert driver.volumes["csi-v"].targets == set()
+    (volumes / "published" / "strange").rmdir()
+    await leave(directory, giving(FakeExecutor(SystemClock())), SystemClock(), Plugins([socket]))
+    assert left(directory) == ["daemon.lock"]
+    assert (driver.root / "csi-v" / "file").read_text() == "kept"
 
 
 class Stubborn(FakeExecutor):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import structlog
 from cryptography import x509
@@ -21,6 +22,7 @@ from pyswarm.ca import keystore
 from pyswarm.ca.credentials import Identity, identity_of
 from pyswarm.ca.validate import CertificateError
 from pyswarm.clock import Clock
+from pyswarm.csi.plugins import Plugins
 from pyswarm.errors import FailedPrecondition
 from pyswarm.node_join import StartError
 from pyswarm.node_state import StateDirectory
@@ -29,11 +31,13 @@ from pyswarm.rpc.caller import MANAGER
 log = structlog.get_logger(__name__)
 
 
-async def leave(directory: StateDirectory, make: Callable[[str], Awaitable[Executor]], clock: Clock) -> None:
-    """Remove all tasks of the worker that lives in `directory`, then all it kept there.
+async def leave(
+    directory: StateDirectory, make: Callable[[str], Awaitable[Executor]], clock: Clock, plugins: Plugins | None = None
+) -> None:
+    """Remove all tasks of the worker that lives in `directory`, unmount its volumes, then remove all it kept there.
 
-    `make` gives the executor of the node with this id. Raises SwarmError with one line for the operator, and what `make` raises; what could
-    not be removed is still known then.
+    `make` gives the executor of the node with this id, `plugins` are its storage plugins. Raises SwarmError with one line for the
+    operator, and what `make` raises; what could not be removed is still known then.
     """
     with directory.locked():
         who = _identity(directory)
@@ -44,8 +48,9 @@ async def leave(directory: StateDirectory, make: Callable[[str], Awaitable[Execu
             )
         executor = await make(who.node_id)
         try:
-            await _remove_tasks(directory, executor, clock)
+            await _remove_tasks(directory, executor, clock, plugins)
             await executor.remove_strays(())
+            _check_unmounted(directory.tasks.parent)
         except ExecutorError as error:
             raise FailedPrecondition(f"node {who.node_id} did not leave, for it cannot remove its tasks: {error}") from error
         finally:
@@ -64,17 +69,33 @@ def _identity(directory: StateDirectory) -> Identity:
         raise StartError(f"--leave: {path} does not say who the node is ({error})") from error
 
 
-async def _remove_tasks(directory: StateDirectory, executor: Executor, clock: Clock) -> None:
-    """Let a worker take over what runs and remove it."""
+def _check_unmounted(worker: Path) -> None:
+    """Nothing is deleted below which a volume might be: it would be its data. Raises FailedPrecondition."""
+    volumes = worker / "volumes"
+    found = sorted(path for kind in ("published", "staged") for path in (volumes / kind).glob("*"))
+    if found:
+        raise FailedPrecondition(f"{found[0]} may be a mounted volume: unmount it and remove it, so that its data is not deleted")
+
+
+async def _remove_tasks(directory: StateDirectory, executor: Executor, clock: Clock, plugins: Plugins | None) -> None:
+    """Let a worker take over what runs and is mounted, and remove it."""
     # Scatters retries; nothing here is secret.
     rng = random.Random()  # noqa: S311
-    worker = Worker(executor=executor, database=directory.tasks, reporter=Reporter(), clock=clock, rng=rng, disk=ThreadDisk())
+    worker = Worker(
+        executor=executor, database=directory.tasks, reporter=Reporter(), clock=clock, rng=rng, disk=ThreadDisk(), plugins=plugins
+    )
+
+    async def end() -> None:
+        await worker.leave()
+        await worker.volumes.leave()
+
     running = asyncio.ensure_future(worker.run())
-    leaving = asyncio.ensure_future(worker.leave())
+    leaving = asyncio.ensure_future(end())
     try:
         await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
+        leaving.result()
     finally:
         for work in (running, leaving):
             work.cancel()

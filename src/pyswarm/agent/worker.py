@@ -120,6 +120,7 @@ class Worker:
             await self._disk.run(self._database.open)
             async with asyncio.TaskGroup() as self._group:
                 await self._resume()
+                await self.volumes.load()
                 self._group.create_task(self._save_statuses())
                 self._group.create_task(self.volumes.run())
                 while True:
@@ -284,6 +285,7 @@ class Worker:
         """The manager has said everything: nothing has to wait for it any more, and what it does not know of can go."""
         if not self._synced:
             self._synced = True
+            self.volumes.settle()
             for manager in self._managers.values():
                 manager.release()
         if not (self._swept or self._sweeping):

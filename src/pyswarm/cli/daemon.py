@@ -177,6 +177,7 @@ def _config(flags: Mapping[str, Any]) -> NodeConfig:
 async def _leave(config: NodeConfig) -> int:
     """Remove the worker from this machine."""
     from pyswarm.clock import SystemClock
+    from pyswarm.csi.plugins import Plugins, parse_all
     from pyswarm.node_leave import leave
     from pyswarm.node_state import StateDirectory
 
@@ -185,7 +186,8 @@ async def _leave(config: NodeConfig) -> int:
         await executor.check()
         return executor
 
-    await leave(StateDirectory(config.state_dir), make, SystemClock())
+    plugins = Plugins(parse_all(config.settings.csi_plugins.splitlines()))
+    await leave(StateDirectory(config.state_dir), make, SystemClock(), plugins)
     return 0
 
 

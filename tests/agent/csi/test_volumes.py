@@ -19,6 +19,7 @@ from pyswarm.api import v1 as api
 from pyswarm.api.csi import csi_pb2 as csi
 from pyswarm.clock import SystemClock
 from pyswarm.csi.plugins import Plugin, Plugins
+from pyswarm.errors import FailedPrecondition
 from tests.agent.csi.support import A, assignment, made
 from tests.support.csidriver import Driver, Fault
 
@@ -55,6 +56,7 @@ class Node:
             in_use=self.used.__contains__,
             released=self.reported.append,
         )
+        await self.volumes.load()
         running = asyncio.create_task(self.volumes.run())
         try:
             yield self
@@ -104,7 +106,7 @@ async def test_life(node: Node, driver: Driver) -> None:
     await until(lambda: node.reported == ["v"])
     assert node.why_not("v") == "volume v: published path is unavailable"
     assert driver.trace() == ["NodeStageVolume", "NodePublishVolume", "NodeUnpublishVolume", "NodeUnstageVolume"]
-    assert sorted(p.name for p in (node.tmp_path / "volumes").rglob("*")) == ["published", "staged"]
+    assert sorted(p.name for p in (node.tmp_path / "volumes").rglob("*")) == ["held", "published", "staged"]
     assert (driver.root / "csi-v" / "file").read_text() == "kept"
 
 
@@ -159,6 +161,43 @@ async def test_removal_of_what_this_life_never_saw(node: Node, driver: Driver) -
     node.volumes.remove(assignment("v"))
     await until(lambda: node.reported == ["v"])
     assert driver.trace() == ["NodeUnpublishVolume", "NodeUnstageVolume"]
+
+
+async def test_what_the_manager_has_forgotten(driver: Driver, tmp_path: Path) -> None:
+    """What an earlier life mounted and nobody names any more is unmounted once the manager has said everything; what it names stays."""
+    node = Node(tmp_path)
+    async with node.living():
+        for volume_id in ("v", "w"):
+            node.volumes.add(assignment(volume_id, secret="s"))
+            await until(lambda volume_id=volume_id: node.mounted(volume_id))
+    noted = list((tmp_path / "volumes" / "held").iterdir())
+    assert sorted(path.name for path in noted) == ["v", "w"]
+    assert all(path.stat().st_mode & 0o777 == 0o600 and b"geheim" not in path.read_bytes() for path in noted)
+    (tmp_path / "volumes" / "held" / "broken").write_bytes(b"\xff")
+    async with node.living():
+        node.volumes.add(assignment("w"))
+        node.volumes.settle()
+        await until(lambda: node.mounted("w") and not driver.volumes["csi-v"].targets)
+        await until(lambda: node.reported == ["v"])
+        assert driver.volumes["csi-v"].staged == set()
+    assert sorted(path.name for path in (tmp_path / "volumes" / "held").iterdir()) == ["broken", "w"]
+
+
+async def test_leaving(node: Node, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that leaves for good unmounts all it has; what cannot be unmounted is named."""
+    for volume_id in ("v", "w"):
+        node.volumes.add(assignment(volume_id))
+    await until(lambda: node.mounted("v") and node.mounted("w"))
+    node.used.add("w")
+    monkeypatch.setattr("pyswarm.agent.csi.volumes.LEAVE_SECONDS", 0.3)
+    with pytest.raises(FailedPrecondition, match="these volumes cannot be unmounted: w; the log says why"):
+        await node.volumes.leave()
+    assert driver.volumes["csi-v"].targets == set()
+    node.used.clear()
+    node.volumes.task_ended(api.Task(volumes=[api.VolumeAttachment(id="w")]))
+    monkeypatch.setattr("pyswarm.agent.csi.volumes.LEAVE_SECONDS", 20)
+    await node.volumes.leave()
+    assert driver.volumes["csi-w"].targets == set()
 
 
 async def test_it_stays_while_a_task_uses_it(node: Node, driver: Driver) -> None:

@@ -10,17 +10,19 @@ from pathlib import Path
 
 import structlog
 
+from pyswarm.agent.csi import records
 from pyswarm.agent.csi.nodeplugin import NodePlugin, published_path, staging_path
 from pyswarm.agent.disk import Disk
 from pyswarm.agent.executor import TemporaryError
 from pyswarm.api import v1 as api
-from pyswarm.clock import Clock
+from pyswarm.clock import Clock, wait_for
 from pyswarm.csi.access import secrets_of
 from pyswarm.csi.plugins import Plugins
 from pyswarm.csi.retry import Attendant
 from pyswarm.errors import FailedPrecondition, InvalidArgument, NotFound, SwarmError
 
 log = structlog.get_logger(__name__)
+LEAVE_SECONDS = 60.0
 
 
 class VolumeNotReady(TemporaryError):
@@ -61,9 +63,16 @@ class NodeVolumes:
         self._in_use = in_use
         self._released = released
         self._held: dict[str, Held] = {}
+        self._left: dict[str, api.VolumeAssignment] = {}
+        self._changed = asyncio.Event()
         self._nodes = {name: NodePlugin(plugins.get(name), directory) for name in plugins}
+        self._clock = clock
         self._infos: dict[str, api.NodeCSIInfo] = {}
         self._attendant = Attendant("volume on this node", self._attend, clock)
+
+    async def load(self) -> None:
+        """Learn what an earlier life of the daemon mounted; before anything else."""
+        self._left = await self._disk.run(lambda: records.load(self._directory))
 
     # --- from the manager
 
@@ -80,6 +89,24 @@ class NodeVolumes:
         if held is None or not held.removing:
             self._held[assignment.id] = Held(assignment, removing=True)
             self._attendant.poke(assignment.id)
+
+    def settle(self) -> None:
+        """The manager has named all that this node is to have: what an earlier life left beyond that goes."""
+        for volume_id, assignment in self._left.items():
+            if volume_id not in self._held:
+                self.remove(assignment)
+        self._left.clear()
+
+    async def leave(self) -> None:
+        """Unmount everything; returns when it is done. Raises FailedPrecondition when that takes too long, naming what is left."""
+        self.settle()
+        for held in tuple(self._held.values()):
+            self.remove(held.assignment)
+        deadline = self._clock.monotonic() + LEAVE_SECONDS
+        while self._held:
+            self._changed.clear()
+            if not await wait_for(self._changed, self._clock, deadline - self._clock.monotonic()):
+                raise FailedPrecondition(f"these volumes cannot be unmounted: {', '.join(sorted(self._held))}; the log says why")
 
     def task_ended(self, task: api.Task) -> None:
         """A task has let go of its volumes: those that wait for it can go."""
@@ -140,7 +167,7 @@ class NodeVolumes:
         assignment = held.assignment
         plugin = self._plugin(assignment)
         secrets = secrets_of(assignment.secrets, self._secret)
-        await self._disk.run(lambda: self._make_directories(assignment.id))
+        await self._disk.run(lambda: self._prepare(assignment))
         await plugin.stage(assignment, secrets)
         await plugin.publish(assignment, secrets)
         held.published = True
@@ -157,6 +184,7 @@ class NodeVolumes:
             await self._disk.run(lambda: self._clear(assignment.id))
         if self._held.get(assignment.id) is held:
             del self._held[assignment.id]
+            self._changed.set()
             self._released(assignment.id)
             log.info("volume unmounted", volume=assignment.id, driver=assignment.driver.name)
 
@@ -169,10 +197,11 @@ class NodeVolumes:
         except KeyError:
             raise NotFound(f"cannot get plugin {name}: start pyswarmd on this node with --csi-plugin {name}=unix:///PATH") from None
 
-    def _make_directories(self, volume_id: str) -> None:
-        """Those that plugins expect to find; the mount point itself is theirs to make."""
-        staging_path(self._directory, volume_id).mkdir(mode=0o700, parents=True, exist_ok=True)
-        published_path(self._directory, volume_id).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _prepare(self, assignment: api.VolumeAssignment) -> None:
+        """Note the volume down, and make the directories that plugins expect to find; the mount point itself is theirs to make."""
+        records.save(self._directory, assignment)
+        staging_path(self._directory, assignment.id).mkdir(mode=0o700, parents=True, exist_ok=True)
+        published_path(self._directory, assignment.id).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _was_here(self, volume_id: str) -> bool:
         return staging_path(self._directory, volume_id).exists() or published_path(self._directory, volume_id).exists()
@@ -182,3 +211,4 @@ class NodeVolumes:
         for path in (staging_path(self._directory, volume_id), published_path(self._directory, volume_id)):
             with contextlib.suppress(OSError):
                 path.rmdir()
+        records.forget(self._directory, volume_id)

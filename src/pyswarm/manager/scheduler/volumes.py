@@ -116,7 +116,7 @@ class Volumes:
 
     def check(self, task: api.Task) -> Callable[[api.Node], str] | None:
         """What a node lacks for the task's cluster volumes; None for a task that mounts none."""
-        if not any(m.type == api.Mount.CLUSTER for m in task.spec.container.mounts):
+        if not _mounts_any(task):
             return None
         return lambda node: self.choose(task, node).lacking
 
@@ -138,6 +138,8 @@ class Volumes:
 
     def attach(self, task: api.Task, node: api.Node) -> None:
         """Give the task, which is a copy to be written, its volumes on the node. Call it only when nothing is lacking."""
+        if not _mounts_any(task):
+            return
         del task.volumes[:]
         for attachment in self.choose(task, node).attachments:
             task.volumes.append(attachment)
@@ -205,6 +207,10 @@ class Volumes:
             if other.volume.spec.driver.name == driver and node.id not in self._known[volume_id].entries
         )
         return "" if self._limited[driver].get(node.id, 0) + fresh < limit else f"the node has {limit} volumes of {driver}, its limit"
+
+
+def _mounts_any(task: api.Task) -> bool:
+    return any(mount.type == api.Mount.CLUSTER for mount in task.spec.container.mounts)
 
 
 def _use(node: api.Node, mount: api.Mount) -> Use:
