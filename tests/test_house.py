@@ -26,7 +26,6 @@ DECISIONS = (
     "manager/changes.py",
     "manager/constraints.py",
     "manager/control/blacklist.py",
-    "manager/control/features.py",
     "manager/control/references.py",
     "manager/control/service_defaults.py",
     "manager/control/validate*.py",

@@ -33,19 +33,18 @@ TREE = {
     "task": {"inspect": "", "logs": "f", "ls": "aq", "remove": "", "why": "o"},
 }
 BOTH = """\
-args strings, bind strings, cluster-volume strings, command strings, constraint strings, cpu-limit string, cpu-reservation string, env
-strings, generic-resources string, hostname string, image string, init, label strings, log-driver string, log-opt strings, memory-limit
-string, memory-reservation string, name string, network string, npipe strings, oom-score-adj int, open-stdin, ports strings, replicas
-uint, replicas-max-per-node uint, restart-condition string, restart-delay string, restart-max-attempts uint, restart-window string,
+args strings, bind strings, cluster-volume strings, command strings, constraint strings, cpu-limit string, cpu-reservation string,
+endpoint-mode string, env strings, generic-resources string, hostname string, image string, init, label strings, log-driver string,
+log-opt strings, memory-limit string, memory-reservation string, name string, network string, npipe strings, oom-score-adj int,
+open-stdin, ports strings, publish strings, replicas uint, replicas-max-per-node uint, restart-condition string, restart-delay string,
+restart-max-attempts uint, restart-window string,
 rollback-delay string, rollback-on-failure string, rollback-order string, rollback-parallelism uint, tmpfs strings, tty, ulimit strings,
 update-delay string, update-on-failure string, update-order string, update-parallelism uint, volume strings, """
 FLAGS = {
     ("cluster", "update"): "autolock, certexpiry duration, external-ca external-ca, heartbeatperiod duration, log-driver string, "
     "log-opt strings, rotate-join-token string, rotate-unlock-key, taskhistory int",
-    (
-        "network",
-        "create",
-    ): "driver string, gateway strings, ip-range strings, ipam-driver string, name string, opts strings, subnet strings",
+    ("network", "create"): "attachable, ingress, internal, ipv6, label strings, driver string, gateway strings, ip-range strings, "
+    "ipam-driver string, name string, opts strings, subnet strings",
     ("node", "update"): "label strings",
     ("secret", "create"): "driver string, file string",
     ("service", "create"): BOTH + "mode string, secret strings",
@@ -81,7 +80,7 @@ def test_all_commands_are_there() -> None:
 
 @pytest.mark.parametrize("path", FLAGS)
 def test_flags(path: tuple[str, ...]) -> None:
-    """Names and types of the flags are SwarmKit's; those it lacks, of jobs and templates, are Docker's. [cli 10]"""
+    """Names and types of the flags are SwarmKit's; those of what its command line cannot make are Docker's. [cli 10]"""
     command = dict(commands())[path]
     assert isinstance(command, Command)
     shown = {f"{flag.name} {flag.kind.word}".strip() for flag in command.flags}

@@ -100,6 +100,34 @@ def test_bad_port(text: str, reason: str) -> None:
     assert complaint(flags.port, text) == reason
 
 
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        ("80", api.PortConfig(target_port=80)),
+        ("8080:80", api.PortConfig(target_port=80, published_port=8080)),
+        ("5353:53/udp", api.PortConfig(target_port=53, published_port=5353, protocol=api.PortConfig.Protocol.UDP)),
+        ("5353/sctp:53/sctp", api.PortConfig(target_port=53, published_port=5353, protocol=api.PortConfig.Protocol.SCTP)),
+    ],
+)
+def test_ingress_port(text: str, port: api.PortConfig) -> None:
+    """What --publish names is published on all nodes; without a published part the manager chooses."""
+    assert flags.ingress_port(text) == port
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", 'failed to parse port: strconv.ParseUint: parsing "": invalid syntax'),
+        ("x:80", 'failed to parse published port: strconv.ParseUint: parsing "x": invalid syntax'),
+        ("8080/udp:80/tcp", "protocol mismatch"),
+        ("1:2:3", 'failed to parse published port: strconv.ParseUint: parsing "1:2": invalid syntax'),
+    ],
+)
+def test_bad_ingress_port(text: str, reason: str) -> None:
+    """Nothing of it is ignored."""
+    assert complaint(flags.ingress_port, text) == reason
+
+
 def test_mounts() -> None:
     """Each mount flag has its form. [cli 53]"""
     assert flags.bind("/etc:/host") == api.Mount(type=api.Mount.Type.BIND, source="/etc", target="/host")

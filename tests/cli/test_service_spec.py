@@ -114,6 +114,19 @@ def test_resources() -> None:
     assert not built("--memory-limit", "1g").task.resources.HasField("reservations")
 
 
+def test_publishing() -> None:
+    """The port flags together say what all ports are; how the name is resolved stays."""
+    first = built("--ports", "web:80:8080", "--publish", "9090:90,53/udp", "--endpoint-mode", "dnsrr")
+    host, ingress = api.PortConfig.PublishMode.HOST, api.PortConfig.PublishMode.INGRESS
+    assert [(p.publish_mode, p.published_port) for p in first.endpoint.ports] == [(host, 8080), (ingress, 9090), (ingress, 0)]
+    assert first.endpoint.mode == api.EndpointSpec.ResolutionMode.DNSRR
+    second = built("--publish", "90", spec=first)
+    assert [p.target_port for p in second.endpoint.ports] == [90]
+    assert second.endpoint.mode == api.EndpointSpec.ResolutionMode.DNSRR
+    assert not built("--publish", "", spec=second).endpoint.ports
+    assert built("--endpoint-mode", "vip", spec=second).endpoint.mode == api.EndpointSpec.ResolutionMode.VIP
+
+
 def test_replacing_and_appending() -> None:
     """Labels, constraints, ports and ulimits replace; mounts are added in a fixed order. [cli 53] [cli 62]"""
     first = built(

@@ -27,7 +27,7 @@ FOUNDING = Founding(
 
 
 async def test_first_manager(store: Store, clock: VirtualClock) -> None:
-    """The cluster is called default with the certificate's organization as id; the manager's node is accepted. [dispatcher 173 in part]"""
+    """The cluster is called default with the certificate's organization as id; the manager's node is accepted. [dispatcher 173]"""
     await store.update(lambda tx: genesis.ensure(tx, FOUNDING))
     (cluster,) = store.clusters
     assert (cluster.id, cluster.spec.annotations.name) == ("cluster-1", "default")
@@ -44,7 +44,7 @@ async def test_first_manager(store: Store, clock: VirtualClock) -> None:
 
 
 async def test_locked_from_the_start(store: Store) -> None:
-    """With autolock the cluster begins with one key, the managers'. [dispatcher 173 in part]"""
+    """With autolock the cluster begins with one key, the managers'. [dispatcher 173]"""
     await store.update(lambda tx: genesis.ensure(tx, dataclasses.replace(FOUNDING, autolock=True, unlock_key=b"k" * 32)))
     (cluster,) = store.clusters
     assert cluster.spec.encryption_config.auto_lock_managers
@@ -52,7 +52,7 @@ async def test_locked_from_the_start(store: Store) -> None:
 
 
 async def test_later_leaders_change_nothing(store: Store) -> None:
-    """A restart, or a second manager that leads, finds what it needs and makes only its own node. [dispatcher 173 in part]"""
+    """A restart, or a second manager that leads, finds what it needs and makes only its own node. [dispatcher 173]"""
     await store.update(lambda tx: genesis.ensure(tx, FOUNDING))
     before = store.clusters.get("cluster-1"), store.nodes.get("node-1")
     await store.update(lambda tx: genesis.ensure(tx, dataclasses.replace(FOUNDING, root_ca=None)))
@@ -60,6 +60,29 @@ async def test_later_leaders_change_nothing(store: Store) -> None:
     await store.update(lambda tx: genesis.ensure(tx, dataclasses.replace(FOUNDING, node_id="node-2", root_ca=None)))
     assert (store.clusters.get("cluster-1"), store.nodes.get("node-1")) == before
     assert sorted(n.id for n in store.nodes) == ["node-1", "node-2"]
+
+
+async def test_first_networks(store: Store) -> None:
+    """A new cluster has an ingress network; what nodes have of their own can be named. [dispatcher 173]"""
+    await store.update(lambda tx: genesis.ensure(tx, FOUNDING))
+    found = {n.spec.annotations.name: n for n in store.networks}
+    assert sorted(found) == ["bridge", "host", "ingress"]
+    assert found["ingress"].spec.ingress
+    for name in ("bridge", "host"):
+        assert dict(found[name].spec.annotations.labels) == {"com.docker.swarm.predefined": "true"}
+        assert found[name].spec.driver_config.name == name
+
+
+async def test_networks_of_later_leaders(store: Store) -> None:
+    """No leader makes a second ingress network, nor one that was removed; a predefined one is made again. [dispatcher 173]"""
+    await store.update(lambda tx: genesis.ensure(tx, FOUNDING))
+    later = dataclasses.replace(FOUNDING, node_id="node-2", root_ca=None)
+    await store.update(lambda tx: genesis.ensure(tx, later))
+    assert len(store.networks) == 3
+    gone = [n.id for n in store.networks if n.spec.annotations.name in {"ingress", "host"}]
+    await store.update(lambda tx: [tx.networks.delete(network_id) for network_id in gone])
+    await store.update(lambda tx: genesis.ensure(tx, later))
+    assert sorted(n.spec.annotations.name for n in store.networks) == ["bridge", "host"]
 
 
 async def test_no_cluster_and_no_root(store: Store) -> None:

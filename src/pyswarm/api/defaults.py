@@ -12,3 +12,5 @@ LOG_ENTRIES_FOR_SLOW_FOLLOWERS = 500
 MAX_TRANSACTION_BYTES = 1_572_864
 MAX_TRANSACTION_CHANGES = 200
 BATCH_BYTES = MAX_TRANSACTION_BYTES * 3 // 4
+PREDEFINED_LABEL = "com.docker.swarm.predefined"
+"""Marks the networks that every node has of its own."""

@@ -177,6 +177,19 @@ def port(text: str) -> api.PortConfig:
     return api.PortConfig(name=parts[0], protocol=protocol, target_port=target, published_port=published, publish_mode=mode)
 
 
+def ingress_port(text: str) -> api.PortConfig:
+    """`[<published>:]<target>[/<proto>]`, published on all nodes; published 0 or left out is the manager's choice."""
+    published, _, target = text.rpartition(":")
+    protocol, number = _port_half(target, "failed to parse port")
+    other = 0
+    if published:
+        published_protocol, other = _port_half(published, "failed to parse published port")
+        if "/" in published and published_protocol != protocol:
+            raise FlagError("protocol mismatch")
+    mode = api.PortConfig.PublishMode.INGRESS
+    return api.PortConfig(protocol=protocol, target_port=number, published_port=other, publish_mode=mode)
+
+
 def _port_half(text: str, problem: str) -> tuple[api.PortConfig.Protocol.ValueType, int]:
     number, slash, protocol = text.partition("/")
     try:

@@ -19,6 +19,9 @@ def build(given: Given) -> api.NetworkSpec:
         if flag in given and owner not in given:
             raise FlagError(f"--{flag} needs --{owner}")
     spec = api.NetworkSpec(annotations=api.Annotations(name=given.text("name")))
+    spec.annotations.labels.update(flags.labels(given.texts("label")))
+    spec.attachable, spec.ingress = given.truth("attachable"), given.truth("ingress")
+    spec.internal, spec.ipv6_enabled = given.truth("internal"), given.truth("ipv6")
     if "driver" in given:
         driver = api.Driver(name=given.text("driver"), options=flags.driver_options(given.texts("opts")))
         spec.driver_config.CopyFrom(driver)

@@ -27,6 +27,7 @@ _CONDITIONS = {
 _UPDATE_FLAGS = ("update-parallelism", "update-delay", "update-on-failure", "update-order")
 _PARALLELISM_WHEN_UNSET = 1
 """What a manager takes for missing update or rollback settings. Setting another of them must not change this one."""
+_RESOLUTIONS = {"vip": api.EndpointSpec.ResolutionMode.VIP, "dnsrr": api.EndpointSpec.ResolutionMode.DNSRR}
 _MODES = {"replicated": "replicated", "global": "global", "replicated-job": "replicated_job", "global-job": "global_job"}
 _PLACES = {
     "replicas": "replicated or replicated-job",
@@ -75,8 +76,7 @@ def build(spec: api.ServiceSpec, given: Given) -> None:
     _mode(spec, given)
     _container(spec, given)
     _resources(spec.task, given)
-    if "ports" in given:
-        spec.endpoint.CopyFrom(api.EndpointSpec(ports=[flags.port(text) for text in given.texts("ports")]))
+    _endpoint(spec, given)
     _restart(spec.task, given)
     _update_settings(spec, given)
     if "constraint" in given:
@@ -207,6 +207,15 @@ def _container(spec: api.ServiceSpec, given: Given) -> None:
         ulimits = [flags.ulimit(text) for text in given.texts("ulimit")]
         del container.ulimits[:]
         container.ulimits.extend(ulimits)
+
+
+def _endpoint(spec: api.ServiceSpec, given: Given) -> None:
+    """Either kind of port flag says what all ports are."""
+    if given.any("ports", "publish"):
+        ports = [flags.port(text) for text in given.texts("ports")]
+        spec.endpoint.CopyFrom(api.EndpointSpec(ports=[*ports, *map(flags.ingress_port, given.texts("publish"))], mode=spec.endpoint.mode))
+    if "endpoint-mode" in given:
+        spec.endpoint.mode = flags.choice("endpoint-mode", given.text("endpoint-mode"), _RESOLUTIONS)
 
 
 def _only_containers(spec: api.ServiceSpec, given: Given, name: str) -> api.ContainerSpec:

@@ -1,13 +1,14 @@
-"""What a new leader makes sure exists: the cluster object and its own node object (spec/dispatcher-agent-node, section 14).
+"""What a new leader makes sure exists: cluster, its own node, first networks (spec/dispatcher-agent-node, section 14).
 
-Pure and idempotent: run at the start of every leadership, it changes nothing in a cluster that has both.
+Pure and idempotent: run at the start of every leadership, it changes nothing in a cluster that has them all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pyswarm.api import defaults, times
+from pyswarm.api import defaults, ids, times
 from pyswarm.api import v1 as api
 from pyswarm.ca.unlock import MANAGER_SUBSYSTEM
 from pyswarm.errors import FailedPrecondition
@@ -27,6 +28,11 @@ class Founding:
     election_tick: int
     autolock: bool
     unlock_key: bytes = field(repr=False)
+    new_id: Callable[[], str] = ids.new_id
+
+
+PREDEFINED_NETWORKS = ("bridge", "host")
+"""What every node has of its own, named as its driver."""
 
 
 def cluster_of(view: View) -> api.Cluster | None:
@@ -39,6 +45,11 @@ def ensure(tx: Tx, founding: Founding) -> None:
     """Create what is missing. Raises FailedPrecondition when there is no cluster and no root to found one with."""
     if cluster_of(tx) is None:
         tx.clusters.create(new_cluster(founding))
+        # Only in a new cluster: who removes it later does not want it.
+        tx.networks.create(new_ingress(founding.new_id()))
+    for name in PREDEFINED_NETWORKS:
+        if not tx.networks.find(by.name(name)):
+            tx.networks.create(new_predefined(founding.new_id(), name))
     if founding.node_id not in tx.nodes:
         tx.nodes.create(new_manager_node(founding))
 
@@ -81,3 +92,19 @@ def new_manager_node(founding: Founding) -> api.Node:
     node.certificate.role = api.NodeRole.MANAGER
     node.certificate.status.state = api.IssuanceStatus.State.ISSUED
     return node
+
+
+def new_ingress(network_id: str) -> api.Network:
+    """The network over which published ports reach their tasks, wherever these are."""
+    network = api.Network(id=network_id, spec=api.NetworkSpec(annotations=api.Annotations(name="ingress"), ingress=True))
+    network.spec.driver_config.SetInParent()
+    network.spec.ipam.driver.SetInParent()
+    return network
+
+
+def new_predefined(network_id: str, name: str) -> api.Network:
+    """A network that each node has already, so that services can name it."""
+    network = api.Network(id=network_id, spec=api.NetworkSpec(annotations=api.Annotations(name=name)))
+    network.spec.annotations.labels[defaults.PREDEFINED_LABEL] = "true"
+    network.spec.driver_config.name = name
+    return network

@@ -41,7 +41,7 @@ from pyswarm.clock import Clock
 from pyswarm.csi.plugins import Plugins
 from pyswarm.errors import SwarmError
 from pyswarm.manager import genesis
-from pyswarm.manager.allocator import Allocator
+from pyswarm.manager.allocator import Allocator, Deallocator
 from pyswarm.manager.census import census, scheduling_delays
 from pyswarm.manager.control.control_service import ControlService
 from pyswarm.manager.csi import VolumeManager, VolumeRelease
@@ -62,9 +62,10 @@ from pyswarm.manager.orchestrator.reaper import Reaper
 from pyswarm.manager.orchestrator.replicated import Replicated
 from pyswarm.manager.orchestrator.volumeenforcer import VolumeEnforcer
 from pyswarm.manager.raftservices import RAFT_HEALTH, RaftMembershipService, RaftService, health_probe
+from pyswarm.manager.resourceapi import ResourceService
 from pyswarm.manager.rolemanager import RoleManager
 from pyswarm.manager.scheduler.scheduler import Scheduler
-from pyswarm.manager.store import Commit, Store
+from pyswarm.manager.store import Commit, Store, View
 from pyswarm.manager.watch import WatchService
 from pyswarm.manager.why.service import WhyService
 from pyswarm.raft.log import ProposalError
@@ -160,6 +161,7 @@ class Manager:
         self._dispatcher = DispatcherService(self.store, self.raft, clock, node_id=me.node_id, rng=random.Random())  # noqa: S311
         self._logs = LogBrokerService(self.store, clock)
         self._watch = WatchService(self.store, self.raft)
+        self._allocator: Allocator | None = None
         self._managers = Managers(self.raft, security, clock)
         services = self._services()
         transport = private_pb2.DESCRIPTOR.services_by_name["RaftTransport"]
@@ -284,12 +286,12 @@ class Manager:
         nothing = object()
         implementations: dict[FileDescriptor, dict[str, object]] = {
             ca_pb2.DESCRIPTOR: {"CA": ca_service, "NodeCA": ca_service},
-            control_pb2.DESCRIPTOR: {"Control": ControlService(self.store, self.raft, self._clock)},
+            control_pb2.DESCRIPTOR: {"Control": ControlService(self.store, self.raft, self._clock, shortage=self._shortage)},
             dispatcher_pb2.DESCRIPTOR: {"Dispatcher": self._dispatcher},
             health_pb2.DESCRIPTOR: {"Health": self._health},
             logbroker_pb2.DESCRIPTOR: {"Logs": self._logs, "LogBroker": self._logs},
             raft_pb2.DESCRIPTOR: {"RaftMembership": membership, "Raft": RaftService(self.raft)},
-            resource_pb2.DESCRIPTOR: {},
+            resource_pb2.DESCRIPTOR: {"ResourceAllocator": ResourceService(self.store)},
             watch_pb2.DESCRIPTOR: {"Watch": self._watch},
             why_pb2.DESCRIPTOR: {"Why": WhyService(self.store, self.raft, self._clock)},
         }
@@ -303,8 +305,10 @@ class Manager:
         """The duties of the leader, until cancelled."""
         store, clock = self.store, self._clock
         await self._ensure_genesis()
+        self._allocator = Allocator()
         drivers: list[Driver[Any]] = [
-            Driver(Allocator(), store, clock),
+            Driver(self._allocator, store, clock),
+            Driver(Deallocator(), store, clock),
             Driver(Scheduler(), store, clock),
             Driver(ConstraintEnforcer(), store, clock),
             Driver(VolumeEnforcer(), store, clock),
@@ -329,6 +333,11 @@ class Manager:
             await supervise(components, clock)
         finally:
             undo()
+            self._allocator = None
+
+    def _shortage(self, view: View, obj: api.Network | api.Service) -> str:
+        """What the allocator lacks for an object; it exists only while this manager leads, as all who write do."""
+        return self._allocator.shortage(view, obj) if self._allocator is not None else ""
 
     async def _ensure_genesis(self) -> None:
         founding = await self._founding()

@@ -441,6 +441,13 @@ def refusal(change: Callable[[api.Task], object]) -> str:
     return str(caught.value)
 
 
+def test_host_network() -> None:
+    """A process is on its machine's own network, so a task may ask for that."""
+    task = shell("true")
+    task.networks.add().network.driver_state.name = "host"
+    ProcessExecutor(Path("/nowhere")).controller(task)
+
+
 def test_refusals() -> None:
     """What cannot run as a process is refused with a sentence that says why, before anything is made."""
     assert "the task has no command" in refusal(lambda task: task.spec.container.ClearField("command"))
@@ -460,4 +467,4 @@ async def test_description(executor: ProcessExecutor) -> None:
     assert node.resources.nano_cpus >= 10**9
     assert node.resources.memory_bytes > 1 << 28
     assert node.engine.engine_version == "process"
-    assert not node.engine.plugins
+    assert [(plugin.type, plugin.name) for plugin in node.engine.plugins] == [("Network", "host")]

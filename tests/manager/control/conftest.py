@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pyswarm.api import v1 as api
-from pyswarm.manager.control import ControlService, Features
+from pyswarm.manager.control import ControlService
 from pyswarm.manager.store import Store
 from tests.manager.control.support import MembersLog
 from tests.support.clock import VirtualClock
@@ -18,13 +18,13 @@ def log(store: Store) -> MembersLog:
 
 @pytest.fixture
 def control(store: Store, log: MembersLog, clock: VirtualClock) -> ControlService:
-    """The control service of a manager that can do everything; the store has an ingress network."""
+    """The control service; the store has an ingress network."""
     network = api.Network(id="ingress-id", spec=api.NetworkSpec(annotations=api.Annotations(name="ingress"), ingress=True))
     write(store, network)
-    return ControlService(store, log, clock, features=Features.everything())
+    return ControlService(store, log, clock)
 
 
 @pytest.fixture
 def today(store: Store, log: MembersLog, clock: VirtualClock) -> ControlService:
-    """The control service with the features of this version, no network at all."""
+    """The control service, with no network at all."""
     return ControlService(store, log, clock)

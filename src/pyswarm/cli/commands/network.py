@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyswarm.api import v1 as api
 from pyswarm.cli import framework, helptext, network_spec, resolve
-from pyswarm.cli.flagset import STRING, STRINGS, Flag
+from pyswarm.cli.flagset import BOOL, STRING, STRINGS, Flag
 from pyswarm.cli.framework import Call, no_arguments, one_argument
 from pyswarm.cli.show import networks
 
@@ -12,10 +12,15 @@ COMMAND = framework.Group("network", helptext.Text("Manage networks"))
 _MISSING = "network ID missing"
 
 CREATE_FLAGS = [
-    Flag("driver", STRING, "network driver"),
+    Flag("attachable", BOOL, "let containers join that no service runs"),
+    Flag("driver", STRING, "network driver", default='"overlay"'),
     Flag("gateway", STRINGS, "gateway address inside one of the subnets"),
+    Flag("ingress", BOOL, "make it the network over which ports are published on all nodes"),
+    Flag("internal", BOOL, "no way out of it"),
     Flag("ip-range", STRINGS, "part of a subnet that addresses are given out from (CIDR)"),
     Flag("ipam-driver", STRING, "address management driver"),
+    Flag("ipv6", BOOL, "use IPv6 as well; needs an IPv6 subnet"),
+    Flag("label", STRINGS, "label of the network (key=value)"),
     Flag("name", STRING, "network name; required"),
     Flag("opts", STRINGS, "option of --driver (key=value)"),
     Flag("subnet", STRINGS, "address range of the network (CIDR)"),

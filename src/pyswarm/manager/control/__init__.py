@@ -8,6 +8,5 @@ Made by the manager, served by `rpc/` on the control socket and the remote port.
 """
 
 from pyswarm.manager.control.control_service import ControlService
-from pyswarm.manager.control.features import Features
 
-__all__ = ["ControlService", "Features"]
+__all__ = ["ControlService"]

@@ -9,9 +9,8 @@ from pyswarm.ca import tokens, unlock
 from pyswarm.clock import Clock
 from pyswarm.manager.control.clusters import Clusters
 from pyswarm.manager.control.configs import Configs
-from pyswarm.manager.control.environment import Environment, NewToken
+from pyswarm.manager.control.environment import Environment, NewToken, Shortage
 from pyswarm.manager.control.extensions import Extensions
-from pyswarm.manager.control.features import Features
 from pyswarm.manager.control.networks import Networks
 from pyswarm.manager.control.nodes import Nodes
 from pyswarm.manager.control.resources import Resources
@@ -32,10 +31,10 @@ class ControlService(Services, Tasks, Nodes, Clusters, Networks, Secrets, Config
         log: Log,
         clock: Clock,
         *,
-        features: Features | None = None,
         new_id: Callable[[], str] = ids.new_id,
         new_token: NewToken = tokens.generate,
         new_unlock_key: Callable[[], bytes] = unlock.generate,
+        shortage: Shortage = lambda _view, _obj: "",
     ) -> None:
-        """`features` is what the rest of the manager can carry out; what it cannot is refused with UNIMPLEMENTED."""
-        super().__init__(Environment(store, log, clock, features or Features(), new_id, new_token, new_unlock_key))
+        """`shortage` says what the allocator could not give."""
+        super().__init__(Environment(store, log, clock, new_id, new_token, new_unlock_key, shortage))

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from pyswarm.api import v1 as api
 from pyswarm.clock import Clock
-from pyswarm.errors import InvalidArgument
-from pyswarm.manager.control.features import Features
-from pyswarm.manager.store import Store
+from pyswarm.errors import InvalidArgument, ResourceExhausted
+from pyswarm.manager.store import Store, View
 from pyswarm.raft.log import Log
 
 
@@ -21,6 +21,14 @@ class NewToken(Protocol):
         ...
 
 
+class Shortage(Protocol):
+    """Asks the allocator."""
+
+    def __call__(self, view: View, obj: api.Network | api.Service) -> str:
+        """Why what is about to be stored could not have the ports or addresses it needs; empty when it could."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """The world as the control service sees it; the sources of randomness can be replaced."""
@@ -28,10 +36,10 @@ class Environment:
     store: Store
     log: Log
     clock: Clock
-    features: Features
     new_id: Callable[[], str]
     new_token: NewToken
     new_unlock_key: Callable[[], bytes]
+    shortage: Shortage
 
 
 class Part:
@@ -47,6 +55,12 @@ class Part:
         """
         await self._env.log.read_barrier()
         return self._env.store
+
+    def _check_room(self, view: View, obj: api.Network | api.Service) -> None:
+        """What is stored can be carried out. Raises ResourceExhausted with what lacks."""
+        reason = self._env.shortage(view, obj)
+        if reason:
+            raise ResourceExhausted(f"{obj.spec.annotations.name}: {reason}")
 
 
 def require(present: object, message: str = "invalid argument") -> None:

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 
 from pyswarm.api import v1 as api
 from pyswarm.errors import FailedPrecondition, InvalidArgument
+from pyswarm.manager.allocator import is_ingress, uses_ingress
 from pyswarm.manager.control.names import quote
 from pyswarm.manager.control.validate_task import Use, config_uses, secret_uses
 from pyswarm.manager.store import View, by
 from pyswarm.manager.store.transaction import Reading
-
-_INTERNAL_LABEL = "com.docker.swarm.internal"
 
 
 def check_networks(view: View, spec: api.ServiceSpec) -> None:
@@ -23,12 +22,6 @@ def check_networks(view: View, spec: api.ServiceSpec) -> None:
         network = view.networks.get(attachment.target)
         if network is not None and is_ingress(network):
             raise InvalidArgument(f"Service cannot be explicitly attached to the ingress network {quote(network.spec.annotations.name)}")
-
-
-def is_ingress(network: api.Network) -> bool:
-    """The routing mesh's own network, in its present or its oldest form."""
-    annotations = network.spec.annotations
-    return network.spec.ingress or (annotations.name == "ingress" and _INTERNAL_LABEL in annotations.labels)
 
 
 def check_ports(view: View, endpoint: api.EndpointSpec, own_id: str = "") -> None:
@@ -58,8 +51,7 @@ def _check_port(service: api.Service, port: api.PortConfig, mode: api.PortConfig
 
 def check_ingress(view: View, spec: api.ServiceSpec) -> None:
     """Ports in ingress mode need the ingress network. Raises FailedPrecondition."""
-    needs = any(p.publish_mode == api.PortConfig.INGRESS for p in spec.endpoint.ports)
-    if needs and not any(is_ingress(network) for network in view.networks):
+    if uses_ingress(spec) and not any(is_ingress(network) for network in view.networks):
         raise FailedPrecondition("service needs ingress network, but no ingress network is present")
 
 

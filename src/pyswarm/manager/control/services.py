@@ -6,7 +6,6 @@ from pyswarm.api import tasks as task_facts
 from pyswarm.api import v1 as api
 from pyswarm.api.jobs import is_current, is_job
 from pyswarm.errors import AlreadyExists, FailedPrecondition, NotFound, Unimplemented
-from pyswarm.manager.control import features as support
 from pyswarm.manager.control import filters, references, validate_service
 from pyswarm.manager.control.environment import Part, require
 from pyswarm.manager.control.service_defaults import insert_defaults
@@ -22,9 +21,8 @@ class Services(Part):
     async def CreateService(self, request: api.CreateServiceRequest, _caller: Caller) -> api.CreateServiceResponse:  # noqa: N802
         """Store a new service as it was sent. Raises AlreadyExists for a taken name, and what the checks raise."""
         require(request.HasField("spec"))
-        spec, features = request.spec, self._env.features
+        spec = request.spec
         validate_service.check_service(spec)
-        support.check_service(spec, features)
         service = api.Service(id=self._env.new_id(), spec=spec, spec_version=api.Version())
 
         def create(tx: Tx) -> api.Service:
@@ -32,6 +30,7 @@ class Services(Part):
             references.check_ports(tx, spec.endpoint)
             references.check_ingress(tx, spec)
             references.check_payloads(tx, spec)
+            self._check_room(tx, service)
             if is_job(spec):
                 service.job_status.job_iteration.SetInParent()
                 service.job_status.last_execution.CopyFrom(tx.now)
@@ -77,7 +76,6 @@ class Services(Part):
         require(request.service_id and request.HasField("service_version"))
         require(request.HasField("spec"))
         validate_service.check_service(request.spec)
-        support.check_service(request.spec, self._env.features)
 
         def update(tx: Tx) -> api.Service:
             references.check_networks(tx, request.spec)
@@ -93,6 +91,8 @@ class Services(Part):
             else:
                 _replace_spec(service, old, request)
             references.check_ingress(tx, service.spec)
+            if service.spec.endpoint != old.spec.endpoint or service.spec.task.networks != old.spec.task.networks:
+                self._check_room(tx, service)
             return tx.services.update(service)
 
         return api.UpdateServiceResponse(service=await self._env.store.update(update))

@@ -37,9 +37,11 @@ def _labels(entries: Iterable[str]) -> dict[str, str]:
 
 def _plugins(info: Mapping[str, Any], managed: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
     built_in: Mapping[str, Any] = info.get("Plugins") or {}
-    found = {("Network", "overlay")}
+    found: set[tuple[str, str]] = set()
     for kind in ("Volume", "Network", "Authorization"):
         found.update((kind, str(name)) for name in built_in.get(kind) or ())
+    # An engine has overlay networks between machines only where it is itself a node: as one it joins the cluster directly.
+    found.discard(("Network", "overlay"))
     for plugin in managed:
         if plugin.get("Enabled"):
             found.update((kind, str(plugin.get("Name", ""))) for kind in _kinds(plugin))

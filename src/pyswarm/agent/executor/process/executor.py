@@ -20,7 +20,7 @@ from pyswarm.agent.executor.process.controller import ProcessController
 from pyswarm.agent.executor.process.given import check_targets, environment, task_files
 from pyswarm.agent.executor.process.handles import kill_forgotten
 from pyswarm.agent.executor.process.links import FOLDER, VARIABLE, make_links, volume_links
-from pyswarm.agent.executor.process.recipe import recipe
+from pyswarm.agent.executor.process.recipe import HOST_NETWORK, recipe
 from pyswarm.agent.executor.process.supervised import Supervised
 from pyswarm.agent.executor.spec import container_spec
 from pyswarm.agent.executor.volumes import check_mounted
@@ -121,7 +121,7 @@ def description(hostname: str = "", generic: Sequence[api.GenericResource] = ())
         hostname=hostname or socket.gethostname(),
         platform=api.Platform(os=system.sysname.lower(), architecture=system.machine),
         resources=api.Resources(nano_cpus=len(os.sched_getaffinity(0)) * 1_000_000_000, memory_bytes=_memory(), generic=generic),
-        engine=api.EngineDescription(engine_version=ENGINE_VERSION),
+        engine=api.EngineDescription(engine_version=ENGINE_VERSION, plugins=[api.PluginDescription(type="Network", name=HOST_NETWORK)]),
     )
 
 

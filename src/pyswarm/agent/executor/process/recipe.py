@@ -14,6 +14,9 @@ from pyswarm.agent.executor.spec import container_spec, resource_environment
 from pyswarm.agent.executor.templates import expanded_container
 from pyswarm.api import v1 as api
 
+HOST_NETWORK = "host"
+"""The one network that processes are on: their machine's."""
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -69,7 +72,8 @@ def _refuse_what_is_missing(task: api.Task) -> None:
             "the process executor runs a command of this machine and takes nothing from the image, but the task has no command: "
             "set one in the service's spec"
         )
-    missing = {"mounts": [mount for mount in spec.mounts if mount.type != api.Mount.CLUSTER], "networks": task.networks}
+    networks = [attachment for attachment in task.networks if attachment.network.driver_state.name != HOST_NETWORK]
+    missing = {"mounts": [mount for mount in spec.mounts if mount.type != api.Mount.CLUSTER], "networks": networks}
     asked = [name for name, entries in missing.items() if entries]
     if asked:
         raise ExecutorError(f"the process executor has no {' and no '.join(asked)}: run this task with the docker executor")
