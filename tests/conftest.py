@@ -13,8 +13,9 @@ from tests.support.clock import VirtualClock
 from tests.support.log import running_store
 
 COSTLY = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
-settings.register_profile("quick", max_examples=100, deadline=None, suppress_health_check=COSTLY, print_blob=True)
-settings.register_profile("deep", max_examples=1000, deadline=None, suppress_health_check=COSTLY, print_blob=True)  # `make test-deep`
+COMMON = settings(deadline=None, suppress_health_check=COSTLY, print_blob=True)
+settings.register_profile("quick", COMMON, max_examples=100, derandomize=True)  # the same each time
+settings.register_profile("deep", COMMON, max_examples=1000)  # `make test-deep`
 settings.load_profile("quick")
 
 

@@ -52,19 +52,17 @@ def _services(store: Store) -> Iterator[str]:
                 yield f"{name} has {len(running)} of {service.spec.replicated.replicas} tasks running"
         else:
             yield from _global(store, name, running)
-        waits = any(_waits_for_a_paused_node(store, t) for t in tasks)
-        if not waits and (
-            old := [short(t.id) for t in running if t.spec.container.image != service.spec.task.container.image and not _rests(store, t)]
-        ):
+        image = service.spec.task.container.image
+        if old := [short(t.id) for t in running if t.spec.container.image != image and not _rests(store, t)]:
             yield f"{name} is updated, but {old} are not"
-        if not waits and service.update_status.state in {api.UpdateStatus.UPDATING, api.UpdateStatus.ROLLBACK_STARTED}:
+        if service.update_status.state in {api.UpdateStatus.UPDATING, api.UpdateStatus.ROLLBACK_STARTED}:
             yield f"{name} is still being updated"
         if wrong := history_too_long(service, tasks, limit_of(store, service)):
             yield wrong
 
 
 def _waits_for_a_paused_node(store: Store, task: api.Task) -> bool:
-    """It was made for a node that was paused before it got there: it waits until that is active again, and so does an update."""
+    """It was made for a node that was paused before it got there: it waits until that is active again."""
     node = store.nodes.get(task.node_id)
     paused = node is not None and node.spec.availability == Availability.PAUSE
     return paused and task.status.state == S.PENDING

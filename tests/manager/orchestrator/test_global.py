@@ -19,9 +19,9 @@ DRAIN, PAUSE, ACTIVE = api.NodeSpec.DRAIN, api.NodeSpec.PAUSE, api.NodeSpec.ACTI
 DOWN, READY, UNKNOWN, DISCONNECTED = api.NodeStatus.DOWN, api.NodeStatus.READY, api.NodeStatus.UNKNOWN, api.NodeStatus.DISCONNECTED
 
 
-def running(*objects: object, fate: Fate | None = None) -> World:
+def running(*objects: object, fate: Fate | None = None, fresh: bool = False) -> World:
     """A world with a cluster and nodes n1 to n3, some seconds old."""
-    world = World(cluster(), node("n1"), node("n2"), node("n3"), *objects, fate=lambda _: fate or Fate())
+    world = World(cluster(), node("n1"), node("n2"), node("n3"), *objects, fate=lambda _: fate or Fate(), fresh=fresh)
     world.run(2)
     return world
 
@@ -294,3 +294,18 @@ def test_paused_node_gives_its_worker_back() -> None:
     world.edit_node("n1", availability=PAUSE)
     world.run(5)
     assert [t.spec.container.image for t in world.live()] == ["v:2", "v:2", "v:2"]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_node_paused_between_two_updates(fresh: bool) -> None:
+    """A node that is paused in the middle of a start-first update, which another overtakes, is left with one task."""
+    world = running(service(replicas=None, update=config(1, start_first=True)), fresh=fresh)
+    world.fate = lambda _: Fate(start=1.0)
+    world.set_image("v:2")
+    world.run(0.5)
+    assert [t.spec.container.image for t in world.live() if t.node_id == "n1"] == ["v:1", "v:2"]
+    world.edit_node("n1", availability=PAUSE)
+    world.set_image("v:3")
+    world.run(30)
+    assert [t.spec.container.image for t in world.live()] == ["v:1", "v:3", "v:3"]
+    assert world.update_state() == "COMPLETED"

@@ -99,13 +99,14 @@ def test_empty_and_unknown_slots() -> None:
 
 LIVE = [S.ASSIGNED, S.ACCEPTED, S.PREPARING, S.READY, S.STARTING, S.RUNNING]
 DEAD = [S.COMPLETE, S.SHUTDOWN, S.FAILED, S.REJECTED, S.REMOVE, S.ORPHANED]
-CASES = [(S.RUNNING, s, False) for s in (S.NEW, S.PENDING, *LIVE)] + [(S.RUNNING, s, True) for s in DEAD]
+CASES = [(S.RUNNING, s, False) for s in (S.NEW, S.PENDING, *LIVE, *DEAD)]
 CASES += [(S.SHUTDOWN, s, True) for s in (S.NEW, S.PENDING, *DEAD)] + [(S.SHUTDOWN, s, False) for s in LIVE]
 
 
 @pytest.mark.parametrize(("desired", "state", "deleted"), CASES)
 def test_what_may_go(desired: api.TaskState.ValueType, state: api.TaskState.ValueType, deleted: bool) -> None:
-    """Over the limit goes what is terminal or will never run, never what lives. [orchestration 168]"""
+    """Over the limit goes what is terminal or will never run, never what lives or is still meant to: the restart delay is read from it.
+    [orchestration 168, better]"""
     assert decided(SLOT, cluster(0), service(), task("t", 1, state, desired)) == (gone("t") if deleted else [])
 
 
@@ -207,3 +208,21 @@ def test_what_shows_that_a_slot_is_done_stays() -> None:
     world.new_leader()
     world.run(5)
     assert [t.id for t in world.tasks()] == ["new00001"]
+
+
+def test_what_shows_the_restart_delay_stays() -> None:
+    """Beside a living outdated task the predecessor of one that waits is kept until that may start; then a key comes for the slot."""
+    old, dead = task("old", made=1), task("dead", 1, S.FAILED, S.SHUTDOWN, version=1, made=2)
+    waits = task("waits", 1, S.READY, S.READY, version=1, made=3)
+    assert decided(SLOT, cluster(1), service(version=1), old, dead, waits) == []
+    assert decided(SLOT, cluster(1), service(version=1), dead, waits) == gone("dead")
+    released = copy_of(waits)
+    released.desired_state = S.RUNNING
+    assert list(Reaper().on_event(Event(Kind.TASK, Action.UPDATE, released, waits))) == [SLOT]
+    assert decided(SLOT, cluster(1), service(version=1), old, dead, released) == gone("dead")
+
+
+def test_what_goes_anyway_does_not_count() -> None:
+    """A record to be removed takes no other with it, whichever key comes first."""
+    dead, removed = task("dead", 1, S.FAILED, S.SHUTDOWN, made=1), task("removed", 1, S.SHUTDOWN, S.REMOVE, made=2)
+    assert decided(SLOT, cluster(2), service(), dead, removed, task("live", made=3)) == []

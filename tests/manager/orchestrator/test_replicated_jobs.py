@@ -366,6 +366,21 @@ def test_old_iterations_are_history() -> None:
         assert len(world.tasks()) == expected
 
 
+def test_drain_cuts_the_delay_of_a_restart_short() -> None:
+    """A task that waits for the restart delay starts at once when the node of the one before is drained meanwhile."""
+    world = World(cluster(), node("n1"), job(policy=restart(ANY, delay=5)), fate=lambda _: ENDS)
+    world.run(1)
+    world.put(node("n2"))
+    world.edit_node("n1", availability=api.NodeSpec.PAUSE)
+    world.report(world.live()[0].id, S.FAILED)
+    world.run(1)
+    (waiting,) = world.live()
+    assert (waiting.node_id, waiting.desired_state) == ("n2", S.READY)
+    world.edit_node("n1", availability=DRAIN)
+    world.settle()
+    assert world.task(waiting.id).desired_state == S.COMPLETE
+
+
 def test_attempts_count_anew_after_going_back() -> None:
     """An iteration has its own attempts, also when it runs a spec that an earlier one has spent."""
     svc = job(policy=restart(ANY, attempts=1, delay=0), iteration=2)

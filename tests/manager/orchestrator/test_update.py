@@ -10,9 +10,10 @@ from pyswarm.api import times
 from pyswarm.api import v1 as api
 from pyswarm.manager.changes import Delete, Update
 from pyswarm.manager.orchestrator.rolling import Attempt, Config, exceeds, failures
+from pyswarm.manager.orchestrator.settle import settle
 from pyswarm.manager.orchestrator.situation import Situation
 from pyswarm.manager.orchestrator.slots import Slot
-from pyswarm.manager.store import Kind, copy_of
+from pyswarm.manager.store import Action, Kind, copy_of
 from tests.support.loops import new_store
 from tests.support.swarm import ANY, NONE, cluster, config, ids, node, restart, service, task
 from tests.support.world import Fate, World
@@ -490,6 +491,65 @@ def test_superseded_start_first_update_leaves_no_crowd() -> None:
         assert images(world.live()) == ["v:1", "v:1", image, image]
     world.run(30)
     assert world.running("v:4") == 2
+
+
+def outdated(task_id: str, version: int, state: api.TaskState.ValueType, desired: api.TaskState.ValueType = S.RUNNING) -> api.Task:
+    """A task of an earlier version; version and age go together."""
+    return task(task_id, 1, state, desired, of=service(version=version, image=f"v:{version}"), on="n1", made=float(version))
+
+
+FAILED_BEFORE = outdated("x", 2, S.FAILED, S.SHUTDOWN)
+
+
+@pytest.mark.parametrize(
+    ("records", "gone"),
+    [
+        ([outdated("a", 1, S.RUNNING), outdated("b", 2, S.STARTING)], "b"),
+        ([outdated("a", 1, S.RUNNING), outdated("b", 2, S.RUNNING)], "a"),
+        ([outdated("a", 1, S.STARTING), outdated("b", 2, S.PENDING)], "a"),
+        ([outdated("a", 1, S.PENDING), FAILED_BEFORE, outdated("b", 2, S.REJECTED, S.READY)], "b"),
+    ],
+    ids=["one runs", "both run", "none runs", "the newer waits to be replaced"],
+)
+@pytest.mark.parametrize("start_first", [False, True])
+def test_two_outdated_tasks(records: list[api.Task], gone: str, start_first: bool) -> None:
+    """Of two outdated tasks in a slot one stays until its turn in the update comes: what runs, else what is alive, else the newer."""
+    svc = service(version=3, image="v:3", update=config(1, start_first=start_first))
+    situation = Situation(new_store(svc, node("n1")), svc, 3.0, ids())
+    (change,) = settle(situation, Slot(1, records)).changes
+    assert isinstance(change, Update)
+    assert isinstance(change.obj, api.Task)
+    assert (change.obj.id, change.obj.desired_state) == (gone, S.SHUTDOWN)
+
+
+def test_two_outdated_tasks_beside_a_new_one() -> None:
+    """Start-first, the new task has one outdated one at its side until it runs, never two; stop-first none."""
+    old = [outdated("a", 1, S.RUNNING), outdated("b", 2, S.STARTING)]
+    for start_first, gone in ((True, ["b"]), (False, ["a", "b"])):
+        svc = service(version=3, image="v:3", update=config(1, start_first=start_first))
+        new = task("c", 1, S.STARTING, of=svc, on="n1", made=3.0)
+        situation = Situation(new_store(svc, node("n1"), *old, new), svc, 3.0, ids())
+        changes = settle(situation, situation.slot(1)).changes
+        assert [(c.obj.id, c.obj.desired_state) for c in changes if isinstance(c, Update) and isinstance(c.obj, api.Task)] == [
+            (task_id, S.SHUTDOWN) for task_id in gone
+        ]
+
+
+@pytest.mark.parametrize("history", [1, 2, 5])
+def test_start_first_with_an_image_that_cannot_be_had(history: int) -> None:
+    """What runs is never touched while the new tasks are rejected, restart after restart; and these keep to the delay, however short the
+    history is."""
+    bad = Fate(rejected=True)
+    world = World(cluster(history), node("n1"), node("n2"), service(policy=restart(ANY, delay=5), update=config(1, start_first=True)))
+    world.fate = lambda t: bad if t.spec.container.image == "v:2" else Fate()
+    world.run(10)
+    world.set_image("v:2")
+    before = len(world.commits)
+    world.run(52)
+    assert world.update_state() == "PAUSED"
+    assert world.running("v:1") == 1
+    made = [e.obj.id for commit in world.commits[before:] for e in commit if e.action is Action.CREATE]
+    assert 9 <= len(made) <= 12
 
 
 def test_leader_with_a_clock_behind() -> None:

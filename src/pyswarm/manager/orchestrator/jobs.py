@@ -105,13 +105,17 @@ def _settle(situation: Situation, place: Place) -> Outcome:
 
 
 def _places(view: View, node_id: str) -> Iterator[tuple[api.Service, Place]]:
-    """The places of jobs that a node's change may concern, each once."""
+    """The places of jobs that a node's change may concern, each once.
+
+    On a drained node also those where a task has ended: its replacement no longer waits for the delay.
+    """
+    drained = nodes.is_drained(view.nodes.get(node_id))
     for service in sorted((s for s in view.services if is_job(s.spec) and is_global(s)), key=lambda s: s.id):
         yield service, node_id
     seen: set[tuple[str, int]] = set()
     for task in view.tasks.find(by.node(node_id)):
         place = (task.service_id, task.slot)
-        if not task.HasField("job_iteration") or task.status.state > S.RUNNING or place in seen:
+        if not task.HasField("job_iteration") or place in seen or (task.status.state > S.RUNNING and not drained):
             continue
         seen.add(place)
         of = view.services.get(task.service_id)

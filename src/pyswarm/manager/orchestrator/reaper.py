@@ -13,7 +13,7 @@ from typing import TypeAlias
 from pyswarm.api import defaults
 from pyswarm.api import v1 as api
 from pyswarm.api.jobs import is_job
-from pyswarm.api.tasks import is_terminal, will_never_run
+from pyswarm.api.tasks import is_runnable, is_terminal, will_never_run
 from pyswarm.manager.changes import Delete
 from pyswarm.manager.loop import Decision
 from pyswarm.manager.orchestrator import jobslots, slots
@@ -66,7 +66,8 @@ class Reaper:
                 if is_over(task):
                     yield TaskKey(task.id)
                 came = event.action is Action.CREATE
-                if task.service_id and (came or is_terminal(task) or will_never_run(task)):
+                released = isinstance(event.old, api.Task) and event.old.desired_state < S.RUNNING <= task.desired_state
+                if task.service_id and (came or released or is_terminal(task) or will_never_run(task)):
                     yield HistoryKey(task.service_id, task.slot, task.node_id)
             case api.Service() as service if isinstance(event.old, api.Service):
                 if _stage(event.old) != _stage(service):
@@ -119,15 +120,21 @@ def limit_of(view: View, service: api.Service) -> int:
 def needed(service: api.Service, tasks: Sequence[api.Task]) -> set[str]:
     """Ids of the records of a slot that have to stay, however many there are.
 
-    Those a job's progress is read from; the one that shows that a slot is done, or its task would be run again; the pair from which a
-    running update reads how far it has come.
+    Those a job's progress is read from; the one that shows that a slot is done, or its task would be run again; the one that shows that a
+    task waits for the restart delay; the pair from which a running update reads how far it has come.
     """
     if is_job(service.spec):
         return jobslots.needed(service, tasks)
     slot = Slot(0, tasks)
-    kept = set() if slot.runnable else {t.id for t in slots.updatable(service, slot)}
+    kept = _restarted(tasks) if slot.runnable else {t.id for t in slots.updatable(service, slot)}
     index = attempt_at(service, tasks) if in_progress(service) else None
     return kept if index is None else kept | {t.id for t in tasks[index - 1 : index + 1]}
+
+
+def _restarted(tasks: Sequence[api.Task]) -> set[str]:
+    """Predecessors of tasks that wait, where something older lives: else these would look like what a start-first update has made."""
+    waits = [t.desired_state < S.RUNNING for t in tasks]
+    return {tasks[n - 1].id for n in range(2, len(tasks)) if waits[n] and any(map(is_runnable, tasks[: n - 1]))}
 
 
 def _stage(service: api.Service) -> tuple[int, int]:
@@ -142,13 +149,18 @@ def _slot(view: View, service: api.Service, number: int, node_id: str) -> Slot:
 
 
 def _beyond_limit(view: View, service: api.Service, slot: Slot) -> list[api.Task]:
-    """The oldest records that may go and are too many. What still runs, or will, never goes."""
+    """The oldest records that may go and are too many. What still runs, or will, never goes.
+
+    Neither does one that ended and is still meant to run: its orchestrator marks it when it deals with it. Without the record nothing would
+    show that the next one has to wait for the restart delay. What goes for another reason does not count.
+    """
     limit = limit_of(view, service)
-    too_many = len(slot.tasks) - limit
+    tasks = [t for t in slot.tasks if not is_over(t)]
+    too_many = len(tasks) - limit
     if limit < 0 or too_many <= 0:
         return []
-    kept = needed(service, slot.tasks)
-    return [t for t in slot.tasks if t.id not in kept and (is_terminal(t) or will_never_run(t))][:too_many]
+    kept = needed(service, tasks)
+    return [t for t in tasks if t.id not in kept and not is_runnable(t) and (is_terminal(t) or will_never_run(t))][:too_many]
 
 
 def _delete(tasks: Iterable[api.Task]) -> list[Delete]:

@@ -85,19 +85,31 @@ def _replacement(situation: Situation, slot: Slot, dead: Sequence[api.Task], ali
 
 
 def _end_doubles(situation: Situation, alive: list[api.Task], outcome: Outcome) -> list[api.Task]:
-    """With an up-to-date task in the slot, the others go: at once, or start-first when it runs. Returns who stays."""
+    """One task to a slot: an up-to-date one if there is any; start-first a living outdated one as well until that runs. Returns who stays.
+
+    Two outdated ones are what an update left that was overtaken in the middle by another; that one's turn may be far away, or, on a paused
+    node, never come.
+    """
     if len(alive) < 2:
         return alive
-    current = [t for t in alive if not situation.is_dirty(t)]
-    if not current:
-        return alive
-    keep = min(current, key=lambda t: (t.status.state != S.RUNNING, t.desired_state < S.RUNNING, by_creation(t)))
-    if Config.of(situation.service).start_first and keep.status.state < S.RUNNING:
-        return alive
+    current: list[api.Task] = []
+    outdated: list[api.Task] = []
     for task in alive:
-        if task is not keep:
+        (outdated if situation.is_dirty(task) else current).append(task)
+    stays = sorted(current, key=lambda t: (t.status.state != S.RUNNING, t.desired_state < S.RUNNING, by_creation(t)))[:1]
+    if stays:
+        waits = stays[0].status.state != S.RUNNING and Config.of(situation.service).start_first
+        outdated = [t for t in outdated if waits and t.status.state <= S.RUNNING]
+    stays += sorted(outdated, key=_usefulness)[-1:]
+    for task in alive:
+        if all(task is not other for other in stays):
             outcome.changes += want(task, S.SHUTDOWN)
-    return [keep]
+    return stays
+
+
+def _usefulness(task: api.Task) -> tuple[bool, bool, float, str]:
+    """Sort key of outdated tasks: what runs serves the users, what is newer is nearer to what they want."""
+    return task.status.state == S.RUNNING, task.status.state < S.RUNNING, *by_creation(task)
 
 
 def _release(situation: Situation, slot: Slot, task: api.Task, outcome: Outcome) -> None:

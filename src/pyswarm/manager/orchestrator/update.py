@@ -21,7 +21,7 @@ from pyswarm.manager.orchestrator.release import due
 from pyswarm.manager.orchestrator.rolling import Attempt, Config, exceeds, failures, in_progress
 from pyswarm.manager.orchestrator.situation import Situation
 from pyswarm.manager.orchestrator.slots import Slot
-from pyswarm.manager.orchestrator.tasks import by_creation, want
+from pyswarm.manager.orchestrator.tasks import want
 from pyswarm.manager.store import copy_of
 
 S = api.TaskState
@@ -134,23 +134,18 @@ def _advance(situation: Situation, config: Config, progress: Progress) -> Decisi
 
 
 def _start(situation: Situation, config: Config, pending: Sequence[Occupied], idle: int | None, since: float) -> list[Change]:
-    """Begin on as many slots as there are idle workers (None: all), within one step."""
+    """Begin on as many slots as there are idle workers (None: all), within one step.
+
+    Start-first the old task stays until the new one runs.
+    """
     changes: list[Change] = []
     for slot, tasks in pending[:idle]:
         changes.append(Create(situation.new_task(slot.place, S.READY, after=slot.tasks, since=since)))
-        for task in _leaving(tasks, config):
+        for task in () if config.start_first else tasks:
             changes += want(task, S.SHUTDOWN)
         if len(changes) >= STEP:
             break
     return changes
-
-
-def _leaving(tasks: Sequence[api.Task], config: Config) -> Sequence[api.Task]:
-    """Those that stop as soon as the new task is made. Start-first one stays until that runs, the one that runs itself if any does."""
-    if not config.start_first:
-        return tasks
-    stays = min(tasks, key=lambda t: (t.status.state != S.RUNNING, by_creation(t)))
-    return [t for t in tasks if t is not stays]
 
 
 def blamed(status: api.UpdateStatus) -> str:
