@@ -313,6 +313,10 @@ class Context:
             return None
         return max(0.0, self._call.deadline - self._call.connection.network.loop.time())
 
+    def code(self) -> grpc.StatusCode | int:
+        """See grpc: a number as long as nobody has set a status."""
+        return self.ended.status if self.ended is not None else 0
+
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Trailers = ()) -> None:
         """See grpc."""
         self._code = code
