@@ -357,9 +357,9 @@ async def test_strays(engine: Engine, executor: DockerExecutor) -> None:
 async def test_strays_of_an_earlier_life(engine: Engine) -> None:
     """A node that lost its state directory, and has another id since, removes what it ran before; its neighbours' containers stay."""
     before, after, neighbour = (
-        DockerExecutor(engine.address, lambda: "old-id", home="here"),
-        DockerExecutor(engine.address, lambda: NODE, home="here"),
-        DockerExecutor(engine.address, lambda: "other-id", home="there"),
+        DockerExecutor(engine.address, lambda: "old-id", home=lambda: "here"),
+        DockerExecutor(engine.address, lambda: NODE, home=lambda: "here"),
+        DockerExecutor(engine.address, lambda: "other-id", home=lambda: "there"),
     )
     lives = [(before, container_task(node="old-id")), (after, container_task()), (neighbour, container_task(node="other-id"))]
     for executor, task in lives:

@@ -15,13 +15,16 @@ MACHINE_ID = Path("/etc/machine-id")
 
 
 def name_of(state: Path, machine_id: Path = MACHINE_ID) -> str:
-    """A name for a state directory on this machine: the same in every life of the node there, another one anywhere else.
+    """A name for a state directory, whose parent exists: the same in every life of the node there, another one anywhere else.
 
-    The host's name counts too: machines made from one image share a machine id, and may share an engine.
+    The wrong name twice would make a node remove its neighbour's containers, so more counts than the path: the machine's id and the host's
+    name, since machines made from one image share the first; and which directory the parent is, since daemons in containers may share both,
+    the path and the engine, but no files. Raises OSError when there is no parent.
     """
+    parent = state.absolute().parent.stat()
     try:
         machine = machine_id.read_text().strip()
     except OSError:
         machine = ""
-    place = b"\0".join((machine.encode(), socket.gethostname().encode(), os.fsencode(state.absolute())))
-    return hashlib.sha256(place).hexdigest()[:16]
+    place = (machine, socket.gethostname(), str(parent.st_dev), str(parent.st_ino), str(state.absolute()))
+    return hashlib.sha256(os.fsencode("\0".join(place))).hexdigest()[:16]

@@ -94,7 +94,8 @@ class SessionKeeper:
         except RemovedNode as error:
             self._removed = True
             log.error(
-                "this node was removed from the cluster; stop it, and to join again start with an empty state directory", error=str(error)
+                "this node was removed from the cluster: stop it and start it once with --leave to end its tasks; then it can join again",
+                error=str(error),
             )
             return None
         except (SwarmError, ExecutorError, OSError) as error:

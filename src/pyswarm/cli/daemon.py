@@ -273,7 +273,8 @@ def _executor(config: NodeConfig, node_id: Callable[[], str]) -> DockerExecutor 
     from pyswarm.agent.executor.docker import DockerExecutor
     from pyswarm.agent.home import name_of
 
-    home = name_of(config.state_dir)
+    # Asked for when the directory exists.
+    home = functools.partial(name_of, config.state_dir)
     return DockerExecutor(settings.engine_addr, node_id, hostname=settings.hostname, generic=generic, home=home)
 
 

@@ -236,6 +236,16 @@ def test_driver_secret_is_left_out() -> None:
     assert n.take() == [("UPDATE", "config", "c1"), ("UPDATE", "task", "t")]
 
 
+def test_templates_are_sent_as_they_are() -> None:
+    """Secrets and configs that are templates reach the node unexpanded, and as templates: only it knows what goes into them."""
+    templating = api.Driver(name="golang")
+    hidden = api.Secret(id="s1", spec=api.SecretSpec(data=b"\xff{{.Task.ID}}", templating=templating))
+    shown = api.Config(id="c1", spec=api.ConfigSpec(data=b'{{secret "x"}}', templating=templating))
+    n = Node(use(task("t", S.ASSIGNED), "1"), hidden, shown)
+    sent = {change.assignment.WhichOneof("item"): change.assignment for change in n.feed.take().changes}
+    assert (sent["secret"].secret, sent["config"].config) == (hidden, shown)
+
+
 def test_other_references_are_ignored() -> None:
     """A reference to a task means nothing here. [dispatcher 78]"""
     one = task("t", S.ASSIGNED)

@@ -35,8 +35,9 @@ class DockerExecutor:
     """Runs tasks in the engine at `engine_addr` (`unix:///path`, `tcp://host:port`).
 
     `node_id` is asked when it is needed, since a joining node has none at first. `hostname`, when not empty, replaces the engine's;
-    `generic` are the generic resources of the node, `memory` the places where a tmpfs for secrets and configs may be.
-    Raises ExecutorError for an address that is none. Must be made on the event loop.
+    `generic` are the generic resources of the node, `memory` the places where a tmpfs for secrets and configs may be; `home` names where
+    the node lives (`agent.home`; empty: nowhere), and is asked when it is needed too. Raises ExecutorError for an address that is none.
+    Must be made on the event loop.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class DockerExecutor:
         generic: Sequence[api.GenericResource] = (),
         clock: Clock | None = None,
         memory: Sequence[Path] = CANDIDATES,
-        home: str = "",
+        home: Callable[[], str] = str,
     ) -> None:
         self._engine = Engine(Transport(engine_addr))
         self._node_id = node_id
@@ -57,7 +58,7 @@ class DockerExecutor:
         self._clock = clock if clock is not None else SystemClock()
         self._events = Events(self._engine, node_id, self._clock)
         self._home = home
-        self._memory = Memory((lambda: home) if home else node_id, memory)
+        self._memory = Memory(lambda: home() or node_id(), memory)
         self._dependencies = Dependencies()
         self._description: api.NodeDescription | None = None
 
@@ -101,7 +102,7 @@ class DockerExecutor:
         wanted = wanted_files(container_spec(task))
         mounts = file_mounts(wanted, self._memory.directory(task.id)) if wanted else ()
         given = self._dependencies.of(task)
-        request = container_request(task, self._description, files=mounts, home=self._home, place=given.place)
+        request = container_request(task, self._description, files=mounts, home=self._home(), place=given.place)
         files = task_files(task.id, wanted, self._memory, Payloads(task, self._description, given))
         check = functools.partial(check_mounted, task, given)
         return DockerController(self._engine, self._events, task, request, self._clock, files, check_mounted=check)
@@ -112,8 +113,8 @@ class DockerExecutor:
         """
         kept = set(keep)
         found = await self._engine.list_labelled(f"{NODE_LABEL}={self._node_id()}")
-        if self._home:
-            found += await self._engine.list_labelled(f"{HOME_LABEL}={self._home}")
+        if home := self._home():
+            found += await self._engine.list_labelled(f"{HOME_LABEL}={home}")
         for container in found:
             if container.task_id and container.task_id not in kept:
                 _log.info("removing container of a forgotten task", task=container.task_id, container=container.id[:12])
