@@ -292,12 +292,7 @@ class Context:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._code: grpc.StatusCode | int = 0
         self.ended: Ended | None = None
-
-    def code(self) -> grpc.StatusCode | int:
-        """See grpc: a number as long as nobody has set one."""
-        return self._code
 
     def peer(self) -> Any:
         """The connection itself: `Front` knows who that is."""
@@ -319,7 +314,6 @@ class Context:
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Trailers = ()) -> None:
         """See grpc."""
-        self._code = code
         uncertain = _is_uncertain(sys.exc_info()[1])
         self.ended = Ended(code, details, trailing_metadata, uncertain=uncertain)
         raise grpc.aio.AbortError
