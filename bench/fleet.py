@@ -26,7 +26,7 @@ from pyswarm.ca import credentials, csr
 from pyswarm.ca.credentials import Credentials
 from pyswarm.clock import SystemClock
 from pyswarm.errors import SwarmError
-from pyswarm.rpc.channel import connect, connect_anonymous, connect_unverified
+from pyswarm.rpc.channel import SESSION_OPTIONS, connect, connect_anonymous, connect_unverified
 
 if TYPE_CHECKING:
     from pyswarm.api.swarmkit.ca_pb2_grpc import CAAsyncStub, NodeCAAsyncStub
@@ -109,7 +109,7 @@ class Agent:
         resources = api.Resources(nano_cpus=8_000_000_000, memory_bytes=16 << 30)
         platform = api.Platform(architecture="x86_64", os="linux")
         description = api.NodeDescription(hostname=self._name, platform=platform, resources=resources)
-        client = _Client(connect(self._addr, self._secrets), self._fleet.beats)
+        client = _Client(connect(self._addr, self._secrets, options=SESSION_OPTIONS), self._fleet.beats)
         return await open_session(client, api.SessionRequest(description=description), self._fleet.clock)
 
     def on_session_message(self, message: api.SessionMessage) -> None:

@@ -21,6 +21,9 @@ CA_NAME = "swarm-ca"
 
 Option = tuple[str, Any]
 
+SESSION_OPTIONS: Sequence[Option] = (("grpc.http2.bdp_probe", 0),)
+"""For a node's session, on which small messages come: gRPC answers each with a ping to measure the line, and a manager has many nodes."""
+
 _OPTIONS: list[Option] = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),

@@ -222,4 +222,4 @@ class ConnectionBroker:
     async def select_remote(self) -> Connection:
         """A connection to a remote manager. It connects lazily; failures show in the first call. Raises NoRemotes."""
         peer = self.remotes.select()
-        return _RemoteConnection(self.remotes, peer, channel.connect(peer.addr, self._credentials()))
+        return _RemoteConnection(self.remotes, peer, channel.connect(peer.addr, self._credentials(), options=channel.SESSION_OPTIONS))

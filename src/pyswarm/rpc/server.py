@@ -48,6 +48,9 @@ _OPTIONS: list[tuple[str, Any]] = [
     # Peers ping as they like: a worker behind a stateful firewall does so every few seconds.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # No pings to measure the line: what comes in comes from the front, a process-local socket. The window is fixed instead.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 * 1024),
 ]
 _UNIX_PATH_MAX = 107
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from pyswarm.api import times
@@ -134,6 +136,20 @@ async def test_a_repetition_commits_nothing(d: Harness) -> None:
     await d.report(session, ("t", status(S.RUNNING)))
     await d.clock.advance(0.2)
     assert commits == []
+
+
+async def test_a_crowd_waits_for_the_next_write(d: Harness) -> None:
+    """Of very many reports between two writes the first are answered at once, the others when the write begins: nodes gather meanwhile."""
+    await create(d.store, task("t", S.ASSIGNED))
+    _, session = await d.register()
+    most = d.service._config.crowd
+    calls = [asyncio.create_task(d.report(session, ("t", status(S.RUNNING)))) for _ in range(most + 10)]
+    await settle()
+    assert [call.done() for call in calls] == [True] * most + [False] * 10
+    await d.clock.advance(0.1)
+    await asyncio.gather(*calls)
+    assert d.state("t") == S.RUNNING
+    await asyncio.wait_for(d.report(session, ("t", status(S.COMPLETE))), 10)
 
 
 async def test_a_full_batch_does_not_wait(d: Harness) -> None:

@@ -52,6 +52,8 @@ class Leadership:
         self._batch = statuses.Batch()
         self._batch_waits = asyncio.Event()
         self._batch_full = asyncio.Event()
+        self._batch_taken = asyncio.Event()
+        self._reporters = 0
         self._deadline_moved = asyncio.Event()
         self._down: dict[str, Expired] = {}
 
@@ -92,6 +94,7 @@ class Leadership:
 
     def _stop(self) -> None:
         """End every stream with the answer that sends agents looking for the next leader."""
+        self._let_crowd_go()
         for stream in self.streams:
             if isinstance(stream, SessionStream):
                 stream.repeat()
@@ -278,14 +281,32 @@ class Leadership:
         if len(self._batch) >= self.config.batch_items:
             self._batch_full.set()
 
+    async def join_crowd(self) -> None:
+        """Called before a report is answered. When many report, all but the first wait until the batch is about to be written.
+
+        A node has one such call under way. Answered at once, it sends each status by itself, and the calls cost more than what they say.
+        """
+        self._reporters += 1
+        if self._reporters > self.config.crowd:
+            await wait_for(self._batch_taken, self.clock, self.config.crowd_seconds)
+
+    def _take_batch(self) -> statuses.Batch:
+        batch, self._batch = self._batch, statuses.Batch()
+        self._batch_waits.clear()
+        self._batch_full.clear()
+        self._let_crowd_go()
+        return batch
+
+    def _let_crowd_go(self) -> None:
+        self._batch_taken.set()
+        self._batch_taken = asyncio.Event()
+        self._reporters = 0
+
     async def _write_reports(self) -> None:
         while True:
             await self._batch_waits.wait()
             await wait_for(self._batch_full, self.clock, self.config.batch_seconds)
-            batch, self._batch = self._batch, statuses.Batch()
-            self._batch_waits.clear()
-            self._batch_full.clear()
-            await self._write_batch(batch)
+            await self._write_batch(self._take_batch())
 
     async def _write_batch(self, batch: statuses.Batch) -> None:
         items, now = batch.items(), self.clock.now()

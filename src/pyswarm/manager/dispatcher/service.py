@@ -86,6 +86,7 @@ class DispatcherService:
         leadership = self._leading()
         leadership.registry.check(caller.node_id, request.session_id)
         leadership.add_task_reports(statuses.accepted(self._store, caller.node_id, request))
+        await leadership.join_crowd()
         return api.UpdateTaskStatusResponse()
 
     async def UpdateVolumeStatus(  # noqa: N802
