@@ -137,8 +137,11 @@ class Placed:
             self.done.set()
 
 
-async def measure(shape: Shape, *, checked: bool, profile: cProfile.Profile | None = None) -> dict[str, object]:
-    """One line."""
+async def measure(shape: Shape, *, checked: bool, profile: cProfile.Profile | None = None, idle: float = 0.2) -> dict[str, object]:
+    """One line. `idle` seconds are what the scheduler has to find out that there is nothing to do yet.
+
+    Raises AssertionError, where `checked`, for a placement that is not as it must be.
+    """
     clock = SystemClock()
     store = Store(clock)
     log = Immediate(store)
@@ -146,7 +149,7 @@ async def measure(shape: Shape, *, checked: bool, profile: cProfile.Profile | No
     placed = Placed(shape.tasks)
     writing = asyncio.create_task(store.run())
     scheduling = asyncio.create_task(Driver(Scheduler(), store, clock).run())
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(idle)
     tx = Tx(store, 0, clock.now())
     if shape.kind == SERVICE:
         tx.services.create(api.Service(id="service", spec_version=api.Version(index=1)))

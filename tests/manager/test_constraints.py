@@ -73,11 +73,28 @@ def test_grammar(expression: str, text: str) -> None:
     assert caught.value.message == text
 
 
-@pytest.mark.parametrize("expression", ["node.ip==300.1.1.1", "node.name==x", "engine.labels.!=x"])
+@pytest.mark.parametrize("expression", ["node.ip==300.1.1.1", "node.name==x", "engine.labels.!=x", "node.role==boss"])
 def test_what_can_never_match_is_refused_for_users(expression: str) -> None:
     """A user is told at once about a constraint that no node could ever satisfy."""
     with pytest.raises(InvalidArgument):
         constraints.check([expression])
+
+
+@pytest.mark.parametrize(
+    "expression", ["NODE.role == Manager", "node.ip!=10.0.0.0/8", "node.labels.a!=b", "engine.labels.a==b", "node.id==x"]
+)
+def test_what_can_match_is_accepted_of_users(expression: str) -> None:
+    """Roles without case, subnets, labels and ids are what constraints are for."""
+    assert [c.key for c in constraints.check([expression])] == [expression.replace("!", "=").split("==")[0].strip()]
+
+
+def test_letters_are_folded_one_by_one() -> None:
+    """A letter that stands for two is not those two; one that is another letter's capital is."""
+    marked = node()
+    marked.spec.annotations.labels["street"] = "Stra\u00dfe"
+    assert not constraints.matches(constraints.parse(["node.labels.street==strasse"]), marked)
+    marked.spec.annotations.labels["street"] = "5\u212a"
+    assert constraints.matches(constraints.parse(["node.labels.street==5k"]), marked)
 
 
 def test_a_missing_address_is_in_no_subnet() -> None:

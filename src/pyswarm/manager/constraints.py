@@ -21,6 +21,9 @@ _ENGINE_LABEL = "engine.labels."
 _PLAIN_KEYS = frozenset({"node.id", "node.hostname", "node.ip", "node.role", "node.platform.os", "node.platform.arch"})
 
 
+_ROLES = frozenset({"worker", "manager"})
+
+
 @dataclass(frozen=True, slots=True)
 class Constraint:
     """One parsed expression. `key` as typed; `wanted` False for `!=`."""
@@ -71,6 +74,8 @@ def check(expressions: Iterable[str]) -> tuple[Constraint, ...]:
         if key not in _PLAIN_KEYS and not label:
             known = ", ".join(sorted(_PLAIN_KEYS))
             raise InvalidArgument(f"constraint key '{c.key}' is unknown: use {known}, node.labels.<label> or engine.labels.<label>")
+        if key == "node.role" and c.value.lower() not in _ROLES:
+            raise InvalidArgument(f"constraint value '{c.value}' for node.role is no role: use worker or manager")
         if key == "node.ip" and _network(c.value) is None:
             raise InvalidArgument(f"constraint value '{c.value}' for node.ip is neither an IP address nor a CIDR")
     return constraints
@@ -109,7 +114,14 @@ def _matches_one(constraint: Constraint, node: api.Node) -> bool:
     actual = _actual(key, constraint.key, node)
     if actual is None:
         return False
-    return (actual.casefold() == constraint.value.casefold()) == constraint.wanted
+    return (_folded(actual) == _folded(constraint.value)) == constraint.wanted
+
+
+def _folded(text: str) -> str:
+    """Without case, character by character: what a single one stands for is never several."""
+    if text.isascii():
+        return text.lower()
+    return "".join(folded if len(folded := character.casefold()) == 1 else character for character in text)
 
 
 def _actual(key: str, typed: str, node: api.Node) -> str | None:

@@ -66,7 +66,7 @@ class Loop(Protocol[K]):
         ...
 
     def decide(self, view: View, key: K, now: float) -> Decision:
-        """What a key needs. Must change nothing, not even the loop's own mirror: it may be called again for the same state."""
+        """What a key needs. Called again for the same state it must find the same: what it notes in a mirror is not for good."""
         ...
 
 

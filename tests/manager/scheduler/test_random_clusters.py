@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from pyswarm.api import v1 as api
 from pyswarm.manager.changes import Change, Create, Delete, Update
+from pyswarm.manager.scheduler import filters, pool, spread
 from pyswarm.manager.scheduler.mirror import Mirror
 from pyswarm.manager.scheduler.nodeinfo import NodeInfo
 from pyswarm.manager.store import Kind, copy_of
@@ -149,13 +151,44 @@ def facts(info: NodeInfo) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_random_clusters(part: int) -> None:
-    """Whatever nodes and tasks ask for and whatever happens to them, each filter is kept and the spread is exact."""
-    for seed in range(part * CLUSTERS // PARTS, (part + 1) * CLUSTERS // PARTS):
+def live_through(seeds: Iterable[int]) -> None:
+    """The cluster of each seed. Raises AssertionError, with the seed, where something is wrong."""
+    for seed in seeds:
         try:
             life = Life(seed)
             for _ in range(ROUNDS):
                 life.live()
         except AssertionError as error:
             raise AssertionError(f"cluster {seed}: {error}") from error
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_random_clusters(part: int) -> None:
+    """Whatever nodes and tasks ask for and whatever happens to them, each filter is kept and the spread is exact."""
+    live_through(range(part * CLUSTERS // PARTS, (part + 1) * CLUSTERS // PARTS))
+
+
+def ignores(name: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """A scheduler without one of its filters."""
+    return lambda patch: patch.setattr(filters, "FILTERS", tuple(f for f in filters.FILTERS if f.name != name))
+
+
+def never_levels(patch: pytest.MonkeyPatch) -> None:
+    """Any node is as good as another."""
+    patch.setattr(spread.Leaf, "_without_task", lambda self: (info for nodes in self._loads.values() for info in nodes.values()))
+
+
+def looks_once(patch: pytest.MonkeyPatch) -> None:
+    """A node that changed is not looked at again."""
+    patch.setattr(pool.Pools, "touch", lambda self, node_id: None)
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [*map(ignores, ("resources", "plugins", "constraints", "platform", "host ports", "max replicas", "ready")), never_levels, looks_once],
+)
+def test_the_checker_finds_bugs(monkeypatch: pytest.MonkeyPatch, bug: Callable[[pytest.MonkeyPatch], None]) -> None:
+    """What is done wrong on purpose is found in one of a few clusters."""
+    bug(monkeypatch)
+    with pytest.raises(AssertionError):
+        live_through(range(100))

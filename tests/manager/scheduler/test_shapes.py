@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from bench.scheduler import PLAIN, PLUGIN, SERVICE, Shape, measure
 
 from pyswarm.api import defaults
 from pyswarm.manager.scheduler import scheduler, spread
@@ -27,6 +28,13 @@ def test_only_eligible_nodes_are_used_evenly() -> None:
     counts = Scheduling(service("s"), *nodes, *waiting).spread("s")
     assert Counter(counts.values()) == {3: 332, 2: 2}
     assert set(counts) <= {n.id for n in nodes[::3]}
+
+
+@pytest.mark.parametrize("kind", [PLAIN, PLUGIN, SERVICE])
+async def test_benchmark_shapes(kind: str) -> None:
+    """Each kind of the benchmark ends with every task placed, and with placements in which the checker finds nothing wrong."""
+    line = await measure(Shape(100, 1_000, kind), checked=True, idle=0)
+    assert (line["tasks"], line["entries"]) == (1_000, 1_000 // defaults.MAX_TRANSACTION_CHANGES)
 
 
 def test_a_large_service_is_placed_evenly() -> None:
