@@ -290,13 +290,6 @@ class Leadership:
         if self._reporters > self.config.crowd:
             await wait_for(self._batch_taken, self.clock, self.config.crowd_seconds)
 
-    def _take_batch(self) -> statuses.Batch:
-        batch, self._batch = self._batch, statuses.Batch()
-        self._batch_waits.clear()
-        self._batch_full.clear()
-        self._let_crowd_go()
-        return batch
-
     def _let_crowd_go(self) -> None:
         self._batch_taken.set()
         self._batch_taken = asyncio.Event()
@@ -306,7 +299,11 @@ class Leadership:
         while True:
             await self._batch_waits.wait()
             await wait_for(self._batch_full, self.clock, self.config.batch_seconds)
-            await self._write_batch(self._take_batch())
+            batch, self._batch = self._batch, statuses.Batch()
+            self._batch_waits.clear()
+            self._batch_full.clear()
+            self._let_crowd_go()
+            await self._write_batch(batch)
 
     async def _write_batch(self, batch: statuses.Batch) -> None:
         items, now = batch.items(), self.clock.now()
