@@ -97,6 +97,7 @@ def stop(engine: Engine) -> None:
     for name in ("docker.pid", "docker.sock"):
         (engine.directory / name).unlink(missing_ok=True)
     subprocess.run(["ip", "link", "delete", engine.bridge], check=False, capture_output=True)
+    _drop_gateway()
 
 
 def destroy(engine: Engine) -> None:
@@ -247,6 +248,25 @@ def _end_leftovers(directory: Path) -> None:
     for pid in doomed:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _drop_gateway() -> None:
+    """The bridge that engines in swarm mode share stays behind with the last one; whoever is connected to it keeps it."""
+    ports = Path("/sys/class/net/docker_gwbridge/brif")
+    if ports.is_dir() and not any(ports.iterdir()) and not _engines():
+        subprocess.run(["ip", "link", "delete", "docker_gwbridge"], check=False, capture_output=True)
+
+
+def _engines() -> list[str]:
+    """The process ids of all engines on this machine."""
+    return [path.parent.name for path in Path("/proc").glob("[0-9]*/comm") if _read(path) == "dockerd\n"]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _alive(pid: int) -> bool:

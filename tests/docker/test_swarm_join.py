@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -206,6 +207,97 @@ def test_logs(swarm: Swarm, tmp_path: Path) -> None:
         finally:
             follower.kill()
     assert [line.partition("❯ ")[2] for line in out.read_text().splitlines()] == ["out 1", "out 2"]  # noqa: RUF001
+
+
+SERVE = ("--command", "sh", "--args=-c", "--args", "echo $HOSTNAME > /tmp/index.html; exec httpd -f -p 80 -h /tmp")
+IPVS = Path("/proc/sys/net/ipv4/vs")
+"""What the engine balances with: without it a service's own address, and ports published on all nodes, lead nowhere."""
+
+
+def address(container: Container, network: str) -> str:
+    """A container's address on a network, as the engine says."""
+    container.reload()
+    return str(container.attrs["NetworkSettings"]["Networks"][network]["IPAddress"])
+
+
+def inside(container: Container, code: str, *arguments: str) -> str:
+    """What a Python program prints that runs in a container's network; empty when it fails. The image's own cannot look up names."""
+    pid = str(container.attrs["State"]["Pid"])
+    command = ["nsenter", "--net", "-t", pid, sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
+
+
+FETCH = "import sys, urllib.request; print(urllib.request.urlopen(f'http://{sys.argv[1]}/', timeout=3).read().decode())"
+RESOLVE = """
+import socket, struct, sys
+question = b"".join(bytes([len(part)]) + part.encode() for part in sys.argv[1].split(".")) + b"\\0" + struct.pack("!2H", 1, 1)
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    client.settimeout(3)
+    client.sendto(struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + question, ("127.0.0.11", 53))
+    answer = client.recv(4096)
+records = answer[12 + len(question):]
+while records:
+    records = records[records.index(struct.pack("!2H", 1, 1)):]
+    print(socket.inet_ntoa(records[10:14]))
+    records = records[14:]
+"""
+
+
+def fetched(container: Container, host: str) -> str:
+    """What the web server at an address answers to a container; empty when it does not."""
+    return inside(container, FETCH, host)
+
+
+def resolved(container: Container, name: str) -> set[str]:
+    """The addresses that a name stands for in a container, as the engine's name server says."""
+    return set(inside(container, RESOLVE, name).split())
+
+
+def test_overlay_networks(swarm: Swarm) -> None:
+    """Containers are on the overlay network that the manager allocated, reach each other over it by address and by name, and leave it."""
+    swarm.cluster.ask("network", "create", "--name", "back", "--subnet", "10.44.0.0/24")
+    swarm.create("web", "--network", "back", "--publish", "18080:80", *SERVE)
+    shown = swarm.cluster.ask("network", "inspect", "back")
+    attributes = swarm.client.networks.get("back").attrs
+    assert [config["Subnet"] for config in attributes["IPAM"]["Config"]] == ["10.44.0.0/24"]
+    vxlan = "com.docker.network.driver.overlay.vxlanid_list"
+    assert f"{vxlan} = {attributes['Options'][vxlan]}" in shown
+    first, second = swarm.containers("web")
+    given = {address(first, "back"), address(second, "back")}
+    assert len(given) == 2
+    assert all(text.startswith("10.44.0.") for text in given)
+    for one, other in ((first, second), (second, first)):
+        until("a neighbour answers", lambda: fetched(one, address(other, "back")) == other.id[:12], 20)  # noqa: B023
+    until("the tasks' name stands for both", lambda: resolved(first, "tasks.web") == given, 20)
+    [virtual] = resolved(first, "web")
+    assert virtual.startswith("10.44.0.")
+    assert virtual not in {*given, "10.44.0.1"}
+    done = swarm.cluster.run("network", "rm", "back")
+    assert (done.returncode, "is in use by service" in done.stderr) == (1, True)
+    if IPVS.exists():
+        until("the service's own address answers", lambda: fetched(first, virtual) != "", 20)
+    swarm.remove("web")
+    until("no container is left", lambda: not swarm.containers("web", stopped=True), 20)
+    swarm.cluster.ask("network", "rm", "back")
+
+
+def test_containers_join_networks(swarm: Swarm) -> None:
+    """A container that the engine's user runs joins an attachable network, as an attachment that goes with it."""
+    swarm.cluster.ask("network", "create", "--name", "open", "--attachable")
+    swarm.create("web", "--network", "open", "--endpoint-mode", "dnsrr", *SERVE, replicas=1)
+    [server] = swarm.containers("web")
+    guest = swarm.client.containers.run("busybox:latest", ["sleep", "1000"], detach=True, network="open")
+    try:
+        guest.reload()
+        until("the service's name is its address", lambda: resolved(guest, "web") == {address(server, "open")}, 20)
+        until("the service answers", lambda: fetched(guest, address(server, "open")) == server.id[:12], 20)
+        tasks = swarm.cluster.ask("task", "ls")
+    finally:
+        guest.remove(force=True)
+    assert len(tasks.splitlines()) == len(swarm.cluster.ask("task", "ls").splitlines()) + 1
+    swarm.remove("web")
+    until("no container is left", lambda: not swarm.containers("web", stopped=True), 20)
+    until("nothing is on the network", lambda: swarm.cluster.run("network", "rm", "open").returncode == 0, 20)
 
 
 def test_the_manager_restarts(swarm: Swarm) -> None:
