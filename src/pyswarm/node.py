@@ -283,6 +283,8 @@ class Node:
                 config.join_addr, config.join_token, config.availability, config.autolock, config.unlock_key, config.force_new_cluster
             )
             log_is_empty = directory.log_is_empty()
+            if config.force_new_cluster:
+                await asyncio.to_thread(self._replace_expired)
             identity = await bootstrap.bootstrap(directory.certificates, options, self._client, self._clock, log_is_empty=log_is_empty)
         except BaseException as error:
             if is_first:
@@ -291,6 +293,15 @@ class Node:
                 raise explain(error, config.join_addr) from error
             raise
         return identity
+
+    def _replace_expired(self) -> None:
+        """An expired certificate is renewed before anything is served: nobody would talk to this manager, not even its own agent."""
+        from pyswarm.manager.recertify import has_expired, recertify
+
+        keys = KeyStore(self._directory.certificates, self._config.unlock_key)
+        if has_expired(keys, self._clock.now()):
+            recertify(self._config.state_dir, keys, self._clock)
+            log.info("certificate had expired and was renewed with the CA key in the log", directory=str(self._directory.certificates))
 
     def _undo_founding(self) -> None:
         """The first start of a founder failed (its port was taken, say): leave nothing that nobody knows of and that no one can use."""

@@ -45,6 +45,7 @@ class LiveNode:
         self.clock = clock
         self.host = FakeHost()
         self.state = directory / name
+        self.force_new_cluster = False
         self.settings = Settings(hostname=name, listen_control_api=str(directory / f"{name}.sock"), listen_remote_api="127.0.0.1:0")
         self.node: Node
         self.agent: Agent
@@ -64,7 +65,7 @@ class LiveNode:
     async def begin(self, join_addr: str = "", join_token: str = "") -> None:
         """Start it only."""
         executor = FakeExecutor(self.clock, host=self.host, description=description())
-        config = NodeConfig(self.state, self.settings, join_addr, join_token)
+        config = NodeConfig(self.state, self.settings, join_addr, join_token, force_new_cluster=self.force_new_cluster)
         self.node = Node(config, cast("Any", executor), self.clock, manager=self._manager, agent=self._agent)
         self.task = asyncio.create_task(self.node.run(), name=self.name)
 

@@ -18,7 +18,7 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from pyswarm import __version__
-from pyswarm.errors import FailedPrecondition, InvalidArgument, NotFound, SwarmError
+from pyswarm.errors import InvalidArgument, NotFound, SwarmError
 
 if TYPE_CHECKING:
     from pyswarm.ca.keystore import KeyStore
@@ -140,22 +140,10 @@ def dump_object(state_dir: str, unlock_key: str, kind: str, object_id: str, name
 @_everywhere
 def renew_certs(state_dir: str, unlock_key: str) -> None:
     """Name, role and cluster stay as in the old certificate; the key is new, locked as the old one was."""
-    from pyswarm.ca import csr
-    from pyswarm.ca.credentials import identity_of
-    from pyswarm.ca.root import RootCA
-    from pyswarm.ca.validate import parse_certificates
     from pyswarm.clock import SystemClock
+    from pyswarm.manager.recertify import recertify
 
-    store_of_keys, now = _keystore(state_dir, unlock_key), SystemClock().now()
-    with _inspection(state_dir, unlock_key) as found:
-        cluster = next(iter(_replay(found).clusters), None)
-        if cluster is None or not RootCA.from_store(cluster.root_ca, now=now).signer:
-            raise FailedPrecondition("could not find CA key data in raft logs; cannot renew certs")
-        me = identity_of(parse_certificates(store_of_keys.read().cert_pem)[0])
-        request, key = csr.generate()
-        root = RootCA.from_store(cluster.root_ca, now=now)
-        expiry = cluster.spec.ca_config.node_cert_expiry.ToTimedelta().total_seconds()
-        store_of_keys.write(root.sign_csr(request, me.node_id, me.roles[0], me.organization, expiry, now), key)
+    recertify(Path(state_dir), _keystore(state_dir, unlock_key), SystemClock())
 
 
 def describe(entry: Entry, *, redact: bool) -> str:
@@ -214,29 +202,17 @@ def _keystore(state_dir: str, unlock_key: str) -> KeyStore:
 @contextmanager
 def _inspection(state_dir: str, unlock_key: str) -> Iterator[Inspection]:
     """The manager's log, opened with the keys in its key file."""
-    from pyswarm.ca.keystore import MissingFileError
-    from pyswarm.raft.inspection import Inspection
+    from pyswarm.manager.recertify import inspection
 
-    try:
-        keys = _keystore(state_dir, unlock_key).update_data_keys(lambda known: known)
-    except MissingFileError as error:
-        raise NotFound(f"{error.message}: name the state directory of a manager with --state-dir") from error
-    if keys is None:
-        raise FailedPrecondition(f"{state_dir} holds no key for a log: this node is no manager")
-    with Inspection(Path(state_dir) / "raft", [key for key in (keys.pending, keys.current) if key]) as found:
+    with inspection(Path(state_dir), _keystore(state_dir, unlock_key)) as found:
         yield found
 
 
 def _replay(found: Inspection) -> Store:
     from pyswarm.clock import SystemClock
-    from pyswarm.manager.store import Store
+    from pyswarm.manager.recertify import replay
 
-    store = Store(SystemClock())
-    begin, changes = found.replay()
-    store.prepare(begin)()
-    for index, request in changes:
-        store.apply(index, request, None)
-    return store
+    return replay(found, SystemClock())
 
 
 def _text(message: Message, *, redact: bool) -> str:
