@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tools.cluster import Cluster, pyswarmctl
 from xdist.scheduler import LoadFileScheduling
 
 from pyswarm.manager.store import Store
 from tests.support.clock import VirtualClock
+from tests.support.commands import Commands
 from tests.support.log import running_store
 
 COSTLY = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
@@ -39,6 +42,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> SideBySid
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What mostly waits begins first, so that what computes fills the pauses."""
     items.sort(key=lambda item: not (item.get_closest_marker("docker") or item.get_closest_marker("cluster")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands() -> Iterator[None]:
+    """How tests with real daemons give their many commands."""
+    with contextlib.closing(Commands()) as commands:
+        Cluster.program = commands.run
+        yield
+        Cluster.program = staticmethod(pyswarmctl)
 
 
 @pytest.fixture

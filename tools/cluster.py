@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 BIN = pathlib.Path(sys.executable).parent
 PATIENCE = 60.0
@@ -38,11 +38,19 @@ def free_port() -> int:
         return port
 
 
+def pyswarmctl(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end."""
+    return subprocess.run([str(BIN / "pyswarmctl"), *words], env=environment, capture_output=True, text=True, check=False)
+
+
 class Cluster:
     """Daemons in one directory, and the commands given to them. `node-1` is the first manager, and the one that is asked.
 
     `executor` are flags for every node; `tell` gets each command line before it runs, and the output of `show`.
     """
+
+    program: Callable[[Sequence[str], Mapping[str, str]], subprocess.CompletedProcess[str]] = staticmethod(pyswarmctl)
+    """How commands are run."""
 
     def __init__(self, root: pathlib.Path, executor: Sequence[str], tell: Callable[[str], None] = lambda _text: None) -> None:
         self.root = root
@@ -127,8 +135,7 @@ class Cluster:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A command, whatever comes of it."""
-        environment = os.environ | {"SWARM_SOCKET": str(self.socket)}
-        return subprocess.run([str(BIN / "pyswarmctl"), *words], env=environment, capture_output=True, text=True, check=False)
+        return self.program(words, os.environ | {"SWARM_SOCKET": str(self.socket)})
 
     def show(self, *words: str) -> str:
         """A command and its output, as on a terminal."""

@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tools.cluster import PATIENCE, Cluster, until
@@ -229,10 +230,12 @@ def test_majority_is_down(cluster: Cluster) -> None:
     ask_at(cluster, "node-3")
     for name in others("node-3"):
         cluster.kill(name)
-    for words in (("service", "update", "redis", "--label", "value=lost"), ("service", "ls")):
-        refused = cluster.run(*words)
-        assert refused.returncode
-        assert NO_LEADER in refused.stderr
+    with ThreadPoolExecutor() as users:  # each waits a while for a leader
+        for refused in users.map(
+            lambda words: cluster.run(*words), [("service", "update", "redis", "--label", "value=lost"), ("service", "ls")]
+        ):
+            assert refused.returncode
+            assert NO_LEADER in refused.stderr
     cluster.kill("node-3")
     for name in MANAGERS:
         cluster.start(name)
