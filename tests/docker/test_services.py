@@ -16,7 +16,7 @@ from tools.engine import Engine
 
 from tests.support.stories import CREATE, Kind, drain_under_load, places, tasks, update_that_rolls_back
 
-pytestmark = [pytest.mark.docker, pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.docker, pytest.mark.cluster, pytest.mark.timeout(240)]
 KIND = Kind(("--image", "busybox:latest"), ("--image", "nowhere.invalid/none:1"))
 
 

@@ -28,7 +28,7 @@ from pyswarm.node import ManagerLike, ManagerParts, Node, NodeConfig, make_manag
 from pyswarm.node_state import Settings
 from tests.support.engine import present, private_engine
 
-pytestmark = [pytest.mark.docker, pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.docker, pytest.mark.cluster, pytest.mark.timeout(240)]
 
 
 class Swarm:
@@ -56,7 +56,7 @@ class Swarm:
     def await_state(self, state: str) -> None:
         """Wait until the manager says so of the engine."""
         node_id = self.node_id
-        until(f"the engine is {state}", lambda: self.state(node_id) == state, 20)
+        until(f"the engine is {state}", lambda: self.state(node_id) == state)
 
     def create(self, name: str, *flags: str, replicas: int = 2) -> None:
         """A service of the image that sleeps until it is stopped."""
@@ -66,12 +66,12 @@ class Swarm:
 
     def await_replicas(self, name: str, count: int) -> None:
         """Wait until both sides agree on the number of containers that run."""
-        until(f"{count} tasks of {name} run", lambda: self.cluster.replicas(name) == f"{count}/{count}", 30)
-        until(f"{count} containers of {name} run", lambda: len(self.containers(name)) == count, 30)
+        until(f"{count} tasks of {name} run", lambda: self.cluster.replicas(name) == f"{count}/{count}")
+        until(f"{count} containers of {name} run", lambda: len(self.containers(name)) == count)
 
     def await_another(self, name: str, first: Container) -> Container:
         """Wait until the one container of a service is another one than `first`."""
-        until(f"another container of {name} runs", lambda: [c.id for c in self.containers(name)] not in ([], [first.id]), 30)
+        until(f"another container of {name} runs", lambda: [c.id for c in self.containers(name)] not in ([], [first.id]))
         self.await_replicas(name, 1)
         return self.containers(name)[0]
 
@@ -135,9 +135,9 @@ def test_scaling(swarm: Swarm) -> None:
     assert kept <= {container.id for container in swarm.containers("scaled")}
     swarm.cluster.ask("service", "update", "scaled", "--replicas", "1")
     swarm.await_replicas("scaled", 1)
-    until("the others are removed", lambda: len(swarm.containers("scaled", stopped=True)) == 1, 20)
+    until("the others are removed", lambda: len(swarm.containers("scaled", stopped=True)) == 1)
     swarm.remove("scaled")
-    until("no container is left", lambda: not swarm.containers("scaled", stopped=True), 20)
+    until("no container is left", lambda: not swarm.containers("scaled", stopped=True))
 
 
 def test_rolling_update(swarm: Swarm) -> None:
@@ -145,7 +145,7 @@ def test_rolling_update(swarm: Swarm) -> None:
     swarm.create("rolled")
     before = {container.id for container in swarm.containers("rolled")}
     swarm.cluster.ask("service", "update", "rolled", "--image", "redis:3.0.7", "--update-parallelism", "1")
-    until("the update is COMPLETED", lambda: swarm.cluster.updated("rolled"), 30)
+    until("the update is COMPLETED", lambda: swarm.cluster.updated("rolled"))
     swarm.await_replicas("rolled", 2)
     after = swarm.containers("rolled")
     assert not before & {container.id for container in after}
@@ -184,7 +184,7 @@ def test_logs(swarm: Swarm, tmp_path: Path) -> None:
 
     [dispatcher 154, 155] [cli 76, 77]
     """
-    script = ("--command", "sh", "--args=-c", "--args", "echo out $V; echo err $V >&2; exec sleep 1000")
+    script = ("--command", "sh", "--args=-c", "--args", "echo out $V; echo err $V >&2; trap 'exit 0' TERM; sleep 1000 & wait")
     swarm.create("talking", "--env", "V=1", *script, replicas=1)
     [first] = swarm.containers("talking")
     node = swarm.client.info()["Name"]
@@ -194,12 +194,12 @@ def test_logs(swarm: Swarm, tmp_path: Path) -> None:
     command = [str(BIN / "pyswarmctl"), "-s", str(swarm.cluster.socket), "service", "logs", "--stream", "stdout", "-f", "talking"]
     with out.open("wb") as both, subprocess.Popen(command, stdout=both, stderr=both, stdin=subprocess.DEVNULL) as follower:
         try:
-            until("the past is read", lambda: out.read_text().endswith("out 1\n"), 20)
+            until("the past is read", lambda: out.read_text().endswith("out 1\n"))
             swarm.cluster.ask("service", "update", "talking", "--env", "V=2")
             swarm.await_another("talking", first)
-            until("the new container is read", lambda: out.read_text().endswith("out 2\n"), 20)
+            until("the new container is read", lambda: out.read_text().endswith("out 2\n"))
             swarm.cluster.ask("service", "update", "talking", "--image", "nowhere.invalid/none:1")
-            until("a task is REJECTED", lambda: "REJECTED" in swarm.cluster.ask("task", "ls", "--all"), 30)
+            until("a task is REJECTED", lambda: "REJECTED" in swarm.cluster.ask("task", "ls", "--all"))
             done = swarm.cluster.run("service", "logs", "--stream", "stdout", "talking")
             assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 2, "")
             swarm.remove("talking")
@@ -320,7 +320,7 @@ def test_the_engine_restarts(swarm: Swarm) -> None:
     before = swarm.node_id
     stop(present(swarm.engine))
     start(swarm.engine.directory)
-    until("it is active", lambda: swarm.client.info()["Swarm"]["LocalNodeState"] == "active", 20)
+    until("it is active", lambda: swarm.client.info()["Swarm"]["LocalNodeState"] == "active")
     assert swarm.node_id == before
     swarm.await_state("READY")
     swarm.await_replicas("returning", 2)
@@ -334,8 +334,8 @@ def test_leaving(swarm: Swarm) -> None:
     swarm.client.swarm.leave()
     try:
         assert swarm.client.info()["Swarm"]["LocalNodeState"] == "inactive"
-        until("no container is left", lambda: not swarm.containers("left", stopped=True), 20)
-        until("it is DOWN", lambda: swarm.state(before) == "DOWN", 20)
+        until("no container is left", lambda: not swarm.containers("left", stopped=True))
+        until("it is DOWN", lambda: swarm.state(before) == "DOWN")
     finally:
         swarm.join()
     assert swarm.node_id != before
