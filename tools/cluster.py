@@ -21,12 +21,22 @@ class StoryError(Exception):
     """Something did not happen, or a command failed."""
 
 
+class CommandError(StoryError):
+    """A command failed."""
+
+
 def until(what: str, check: Callable[[], object], patience: float = PATIENCE) -> None:
-    """Poll until `check` gives something true."""
+    """Poll until `check` gives something true. A command that fails meanwhile, because leaders change for example, is given again."""
     deadline = time.monotonic() + patience
-    while not check():
+    while True:
+        try:
+            if check():
+                return
+            last = ""
+        except CommandError as error:
+            last = f"; the last answer was: {error}"
         if time.monotonic() > deadline:
-            raise StoryError(f"waited {patience:.0f} s in vain until {what}")
+            raise StoryError(f"waited {patience:.0f} s in vain until {what}{last}")
         time.sleep(0.2)
 
 
@@ -127,10 +137,10 @@ class Cluster:
         return time.monotonic() - begun
 
     def ask(self, *words: str) -> str:
-        """A command's output, without showing it."""
+        """A command's output, without showing it. Raises CommandError."""
         done = self.run(*words)
         if done.returncode:
-            raise StoryError(f"pyswarmctl {shlex.join(words)}: {done.stderr.strip()}")
+            raise CommandError(f"pyswarmctl {shlex.join(words)}: {done.stderr.strip()}")
         return done.stdout
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
