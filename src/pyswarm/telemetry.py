@@ -57,6 +57,7 @@ class Calls:
         self._labels = (kind, service, method)
         self._started = _STARTED.labels(*self._labels)
         self._seconds = _HANDLING.labels(*self._labels)
+        self._handled: dict[str, Counter] = {}
 
     @contextlib.contextmanager
     def one(self, code: Callable[[], str]) -> Iterator[None]:
@@ -70,4 +71,9 @@ class Calls:
             raise
         finally:
             self._seconds.observe(time.perf_counter() - begun)
-            _HANDLED.labels(*self._labels, "Canceled" if left else code()).inc()
+            self._ended("Canceled" if left else code()).inc()
+
+    def _ended(self, code: str) -> Counter:
+        if code not in self._handled:
+            self._handled[code] = _HANDLED.labels(*self._labels, code)
+        return self._handled[code]

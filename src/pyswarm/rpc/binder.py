@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -163,7 +164,11 @@ def _counted_stream(answer: Callable[[Any, Context], Any], calls: Calls) -> Call
 def _code(context: Context) -> str:
     """A call's status as the reference's metrics spell it."""
     code = context.code()  # a number as long as nobody has set one
-    status = code if isinstance(code, grpc.StatusCode) else _STATUS[code or 0]
+    return _spelt(code if isinstance(code, grpc.StatusCode) else _STATUS[code or 0])
+
+
+@functools.cache
+def _spelt(status: grpc.StatusCode) -> str:
     return _SPELT.get(status, status.name.title().replace("_", ""))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ class Access:
     insecure: bool = False
 
 
+@functools.cache
 def access(method: MethodDescriptor) -> Access | None:
     """The method's option; None when it has none, which must be refused."""
     options = method.GetOptions()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Ts = TypeVarTuple("Ts")
 _GRPC_READER = "_handle_events"
 _MANY = 4096
+_LOOK = int(socket.MSG_PEEK) | int(socket.MSG_DONTWAIT)
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -42,7 +43,7 @@ class Loop(asyncio.SelectorEventLoop):
 
 def _drain(waking: socket.socket) -> None:
     """Leave gRPC's reader the one byte that it takes. The events are there before their bytes are."""
-    waiting = len(waking.recv(_MANY, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    waiting = len(waking.recv(_MANY, _LOOK))
     if waiting > 1:
         waking.recv(waiting - 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pyswarm.api import times
 from pyswarm.api import v1 as api
@@ -12,8 +13,7 @@ from pyswarm.errors import PermissionDenied
 from pyswarm.manager.store import Tx, View, copy_of
 
 
-@dataclass(frozen=True, slots=True)
-class TaskReport:
+class TaskReport(NamedTuple):
     """What a node says of one of its tasks."""
 
     task_id: str
