@@ -6,6 +6,8 @@ import asyncio
 import random
 from pathlib import Path
 
+import structlog.testing
+
 from pyswarm.agent.disk import InlineDisk
 from pyswarm.agent.reporter import Reporter
 from pyswarm.agent.worker import Worker
@@ -44,8 +46,9 @@ async def test_volumes_go_after_their_tasks(tmp_path: Path) -> None:
             worker.assign(message(user, wanted, secret))
             await until(lambda: driver.volumes["csi-v"].targets and manager.states("t")[-1:] == [S.RUNNING])
             assert dict(driver.calls[-1].secrets) == {"key": "geheim"}  # type: ignore[attr-defined]
-            worker.assign(message(remove=[wanted], complete=False))
-            await asyncio.sleep(0.25)
+            with structlog.testing.capture_logs() as logs:
+                worker.assign(message(remove=[wanted], complete=False))
+                await until(lambda: any(entry.get("error") == "a task on this node still uses it" for entry in logs))
             assert driver.volumes["csi-v"].targets
             assert manager.unpublished == []
             ended = task("t", S.SHUTDOWN)

@@ -72,9 +72,13 @@ class Leader:
 
     async def edit(self, name: str, change: Callable[[api.Volume], object]) -> None:
         """Change a volume."""
-        edited = copy_of(self.volume(name))
-        change(edited)
-        await self.store.update(lambda tx: tx.volumes.update(edited))
+
+        def write(tx: Tx) -> None:
+            edited = copy_of(tx.volumes.find(by.name(name))[0])
+            change(edited)
+            tx.volumes.update(edited)
+
+        await self.store.update(write)
 
     def volume(self, name: str) -> api.Volume:
         """As stored."""
