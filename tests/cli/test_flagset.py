@@ -70,7 +70,8 @@ def test_groups_stop_at_the_first_argument() -> None:
         (["--certexpiry", "10"], 'invalid argument "10" for "--certexpiry" flag: time: missing unit in duration "10"'),
         (
             ["--env", 'a "b,c"'],
-            r'invalid argument "a \"b,c\"" for "--env" flag: parse error on line 1, column 3: bare " in non-quoted-field',
+            r'invalid argument "a \"b,c\"" for "--env" flag: parse error on line 1, column 3: bare " in non-quoted-field; '
+            "put double quotes around the value and double its own",
         ),
     ],
 )

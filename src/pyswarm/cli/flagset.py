@@ -199,7 +199,11 @@ def csv_record(text: str) -> list[str]:
             end = min(i for i in (text.find(",", position), text.find("\n", position), len(text)) if i >= 0)
             value = text[position:end]
             if '"' in value:
-                raise ValueError(f'parse error on line 1, column {position + value.index(chr(34)) + 1}: bare " in non-quoted-field')
+                column = position + value.index('"') + 1
+                raise ValueError(
+                    f'parse error on line 1, column {column}: bare " in non-quoted-field; '
+                    "put double quotes around the value and double its own"
+                )
             position = end
         fields.append(value)
         if not text.startswith(",", position):
