@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pyswarm.api import ids
 from pyswarm.api import v1 as api
 from pyswarm.errors import Unknown
 from pyswarm.manager.store import Exists, InvalidFind, NameConflict, NotExist, Selector, Store, Stored, by, copy_of
 from pyswarm.manager.store.rules import NoKind
+from pyswarm.manager.store.tables import TASK, Table
 
 NAMED = ["services", "networks", "clusters", "secrets", "configs", "volumes"]
 MESSAGES = {
@@ -232,3 +235,41 @@ async def test_unknown_ids(store: Store) -> None:
     for write in (lambda tx: tx.nodes.update(api.Node(id="x")), lambda tx: tx.nodes.delete("x")):
         with pytest.raises(NotExist, match="object does not exist"):
             await store.update(write)
+
+
+NAMES = st.sampled_from(["", "a", "B"])
+TASKS = st.builds(
+    lambda service, node, slot, name, state, desired, extra: _task(service, node, slot, name, state, desired, extra),
+    NAMES, NAMES, st.integers(0, 1), NAMES, st.sampled_from([64, 192, 512]), st.sampled_from([512, 640]), st.integers(0, 5),
+)  # fmt: skip
+
+
+def _task(service: str, node: str, slot: int, name: str, state: int, desired: int, extra: int) -> api.Task:
+    made = api.Task(id="t", service_id=service, node_id=node, slot=slot, desired_state=api.TaskState.ValueType(desired))
+    made.service_annotations.name, made.status.state = name, api.TaskState.ValueType(state)
+    match extra:
+        case 1:
+            made.annotations.name = "own"
+        case 2:
+            made.annotations.indices.add(key="k", val="v")
+        case 3:
+            made.spec.container.secrets.add(secret_id="s")
+        case 4:
+            made.spec.networks.add(target="n")
+        case 5:
+            made.volumes.add(id="v")
+    return made
+
+
+@settings(deadline=None)
+@given(st.lists(TASKS, min_size=1, max_size=6))
+def test_indexes_follow_every_update(versions: list[api.Task]) -> None:
+    """However a task changes, its table's indexes are those of a table that never had another version; and it leaves nothing behind."""
+    table = Table(TASK)
+    for version in versions:
+        table.put(version)
+        fresh = Table(TASK)
+        fresh.put(version)
+        assert table._indexes == fresh._indexes
+    table.drop("t")
+    assert not any(table._indexes.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -17,6 +17,8 @@ from pyswarm.manager.store.rules import InvalidFind
 Stored: TypeAlias = (
     api.Node | api.Service | api.Network | api.Task | api.Cluster | api.Secret | api.Resource | api.Extension | api.Config | api.Volume
 )
+Move: TypeAlias = tuple[str, "Key", "Key"]
+"""An index, and the keys under which it listed an object before and lists it now."""
 T = TypeVar("T", bound=Stored)
 M = TypeVar("M", bound=Message)
 Key: TypeAlias = Hashable | frozenset[Hashable] | None
@@ -92,6 +94,7 @@ class Schema(Generic[T]):
     indexes: tuple[str, ...] = ()
     index_keys: Callable[[T], tuple[Key, ...]] = lambda _obj: ()
     name_prefix: bool = True
+    quick_moves: Callable[[T, T], Iterable[Move] | None] = lambda _old, _new: None
 
     @property
     def all_indexes(self) -> tuple[str, ...]:
@@ -107,6 +110,14 @@ class Schema(Generic[T]):
             frozenset((entry.key, entry.val) for entry in custom) if custom else None,
             *self.index_keys(obj),
         )
+
+    def moves(self, old: T, new: T) -> Iterable[Move]:
+        """The indexes that list an object otherwise after an update."""
+        quick = self.quick_moves(old, new)
+        if quick is not None:
+            return quick
+        pairs = zip(self.all_indexes, self.keys(old), self.keys(new), strict=True)
+        return [(index, before, after) for index, before, after in pairs if before != after]
 
     def order(self, obj: T, selector: Everything | Exact | Prefix) -> tuple[str, str]:
         """Where an object stands in a selector's result: by index key, then by id."""
@@ -193,18 +204,18 @@ class Table(Generic[T]):
 
     def put(self, obj: T) -> T | None:
         """Insert or replace; returns what was there before. Store only."""
-        object_id, fresh = obj.id, self.schema.keys(obj)
+        object_id = obj.id
         old = self._objects.get(object_id)
         self._objects[object_id] = obj
         if old is None:
-            for listed, key in zip(self._indexes.values(), fresh, strict=True):
+            for listed, key in zip(self._indexes.values(), self.schema.keys(obj), strict=True):
                 if key is not None:
                     _list(listed, object_id, key)
             return None
-        for listed, key, before in zip(self._indexes.values(), fresh, self.schema.keys(old), strict=True):
-            if key != before:
-                _unlist(listed, object_id, before)
-                _list(listed, object_id, key)
+        for index, before, after in self.schema.moves(old, obj):
+            listed = self._indexes[index]
+            _unlist(listed, object_id, before)
+            _list(listed, object_id, after)
         return old
 
     def drop(self, object_id: str) -> T | None:
@@ -301,6 +312,25 @@ def _task_keys(task: api.Task) -> tuple[Key, ...]:
     )
 
 
+def _task_moves(old: api.Task, new: api.Task) -> Iterable[Move] | None:
+    """What most updates are: a task goes from state to state. None for those that change more."""
+    if old.spec != new.spec or old.annotations != new.annotations or old.volumes != new.volumes or old.service_id != new.service_id:
+        return None
+    moves: list[Move] = []
+    if old.status.state != new.status.state:
+        moves.append(("task_state", old.status.state, new.status.state))
+    if old.desired_state != new.desired_state:
+        moves.append(("desired_state", old.desired_state, new.desired_state))
+    slot, node = old.slot != new.slot, old.node_id != new.node_id
+    if slot:
+        moves.append(("slot", (old.service_id, old.slot), (new.service_id, new.slot)))
+    if node:
+        moves.append(("node", old.node_id, new.node_id))
+    if slot or (node and not new.slot) or old.service_annotations.name != new.service_annotations.name:
+        moves.append(("name", task_facts.display_name(old).lower(), task_facts.display_name(new).lower()))
+    return moves
+
+
 def _volume_keys(volume: api.Volume) -> tuple[Key, ...]:
     return volume.spec.group, volume.spec.driver.name
 
@@ -336,6 +366,7 @@ TASK: Schema[api.Task] = Schema(
     unique_name=False,
     indexes=("runtime", "service", "node", "slot", "desired_state", "task_state", "network", "secret", "config", "volume"),
     index_keys=_task_keys,
+    quick_moves=_task_moves,
 )
 CLUSTER: Schema[api.Cluster] = Schema(
     Kind.CLUSTER, api.Cluster, "clusters", name=lambda c: c.spec.annotations.name, annotations=lambda c: c.spec.annotations
