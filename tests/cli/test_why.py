@@ -145,6 +145,7 @@ ONES = (
 SENTENCES: list[tuple[pb.Explanation, str]] = [
     (told(pb.AsWanted(since=at(-180)), S.RUNNING, 1), "web.1: as wanted: RUNNING for 3 minutes on node-1"),
     (told(pb.AsWanted(since=at(-180), replaced_by=OTHER), S.SHUTDOWN, 1), f"web.1: as wanted: SHUTDOWN 3 minutes ago; replaced by {OTHER}"),
+    (told(pb.AwaitsAllocation(since=at(-5), networks=["a"], lacking="no x"), S.NEW), "web.1: new for 5 seconds, waits: no x"),
     (told(pb.AwaitsAllocation(since=at(-5)), S.NEW), "web.1: new for 5 seconds, waits for the allocator"),
     (
         told(pb.AwaitsAllocation(since=at(-5), networks=["a", "b"]), S.NEW),

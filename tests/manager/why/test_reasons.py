@@ -54,12 +54,14 @@ def test_running() -> None:
 
 
 def test_allocator() -> None:
-    """A new task waits for the allocator, and its networks are named."""
+    """A new task waits for the allocator; its networks are named, and what it could not be given."""
     asking = service()
     asking.spec.task.networks.add(target="net")
-    world = Whole(cluster(), *nodes(), asking, allocates=False)
-    world.run(5)
-    assert list(why_place(world).awaits_allocation.networks) == ["net"]
+    for allocates, lacking in ((False, ""), (True, "network net not found")):
+        world = Whole(cluster(), *nodes(), asking, allocates=allocates)
+        world.run(5)
+        told = why_place(world).awaits_allocation
+        assert (list(told.networks), told.lacking) == (["net"], lacking)
 
 
 def test_no_suitable_node() -> None:

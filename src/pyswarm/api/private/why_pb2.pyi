@@ -351,6 +351,9 @@ class AwaitsAllocation(_message.Message):
 
     SINCE_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
+    LACKING_FIELD_NUMBER: _builtins.int
+    lacking: _builtins.str
+    """What it could not be given when that was tried last; empty when nobody has tried yet."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -362,10 +365,11 @@ class AwaitsAllocation(_message.Message):
         *,
         since: _timestamp_pb2.Timestamp | None = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
+        lacking: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["networks", b"networks", "since", b"since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lacking", b"lacking", "networks", b"networks", "since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

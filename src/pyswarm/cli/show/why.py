@@ -171,6 +171,8 @@ class _Sentence:
         return f"as wanted: {self._state} {parts.age(reason.since, self._now)}{_replaced(reason.replaced_by)}"
 
     def _awaits_allocation(self, reason: pb.AwaitsAllocation) -> str:
+        if reason.lacking:
+            return f"new{_lasting(reason.since, self._now)}, waits: {reason.lacking}"
         networks = f" to give it the networks {', '.join(reason.networks)}" if reason.networks else ""
         return f"new{_lasting(reason.since, self._now)}, waits for the allocator{networks}"
 

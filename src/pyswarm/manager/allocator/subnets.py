@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 
+_OCTETS = {str(number): number for number in range(256)}
 Net = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -59,6 +61,7 @@ class Subnet:
         return self.interface(self.base)
 
 
+@lru_cache(maxsize=1 << 15)
 def located(text: str) -> tuple[Subnet, int]:
     """The subnet and the number behind a stored address. Raises ValueError."""
     address, prefix = split(text)
@@ -80,9 +83,11 @@ def split(text: str) -> tuple[int, int]:
 def parse_address(text: str) -> int:
     """An address as a number. Raises ValueError, also for zero-padded octets and scopes."""
     if ":" not in text:
-        if "." not in text:
+        octets = text.split(".")
+        if len(octets) != 4 or not all(octet in _OCTETS for octet in octets):
             raise ValueError(f"{text!r} is no IP address")
-        return int(ipaddress.IPv4Address(text))
+        first, second, third, last = (_OCTETS[octet] for octet in octets)
+        return first << 24 | second << 16 | third << 8 | last
     if "%" in text:
         raise ValueError(f"{text!r} is no IP address")
     return int(ipaddress.IPv6Address(text))
@@ -90,7 +95,9 @@ def parse_address(text: str) -> int:
 
 def render(version: int, number: int) -> str:
     """An address from its number."""
-    return str(ipaddress.IPv4Address(number) if version == 4 else ipaddress.IPv6Address(number))
+    if version == 4:
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return str(ipaddress.IPv6Address(number))
 
 
 def _version(text: str) -> int:

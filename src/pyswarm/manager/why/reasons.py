@@ -141,7 +141,7 @@ def _to_run(case: Case) -> Reason:
     if state == S.RUNNING:
         return _running(case)
     if state < S.PENDING:
-        return pb.AwaitsAllocation(since=_since(case), networks=[n.target for n in task.spec.networks])
+        return pb.AwaitsAllocation(since=_since(case), networks=[n.target for n in task.spec.networks], lacking=task.status.err)
     if state == S.PENDING:
         return _pending(case)
     if (missing := _missing(case)) is not None:
