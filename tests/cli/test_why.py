@@ -159,7 +159,7 @@ SENTENCES: list[tuple[pb.Explanation, str]] = [
         told(none_of(7, *(refusal(*one, 1) for one in ONES)), S.PENDING),
         "web.1: no suitable node: 1 of 7 nodes lacks the CPUs it reserves (1.5), 1 lacks the gpu it reserves (2), "
         "1 lacks the plugin Volume x, "
-        "1 does not satisfy node.id==a, 1 has another platform than linux/arm64, 1 has port 80/tcp in use, "
+        "1 violates node.id==a, 1 has another platform than linux/arm64, 1 has port 80/tcp in use, "
         "1 has as many of its tasks as allowed (2 per node)",
     ),
     (
@@ -176,11 +176,11 @@ SENTENCES: list[tuple[pb.Explanation, str]] = [
     (told(pb.AwaitsScheduler(suitable=1), S.PENDING), "web.1: about to get a node: 1 node suits it"),
     (
         told(pb.AwaitsDelay(until=at(5), attempt=2, max_attempts=3, predecessor=OTHER, error="task: non-zero exit (3)", exit_code=3)),
-        f"web.1: waits for its restart delay, starts in 5 seconds (attempt 2 of 3); before it {OTHER} ended: task: non-zero exit (3)",
+        f"web.1: waits for its restart delay, starts in 5 seconds (restart 2 of 3); before it {OTHER} ended: task: non-zero exit (3)",
     ),
     (
         told(pb.AwaitsDelay(until=at(-1), attempt=1, predecessor=OTHER, exit_code=3)),
-        f"web.1: waits for its restart delay, starts now (attempt 1); before it {OTHER} ended: exit code 3",
+        f"web.1: waits for its restart delay, starts now (restart 1); before it {OTHER} ended: exit code 3",
     ),
     (
         told(pb.AwaitsPredecessor(task_id=OTHER, state=S.RUNNING, node_id=b.node_id(1), until=at(50))),
@@ -216,11 +216,15 @@ SENTENCES: list[tuple[pb.Explanation, str]] = [
             S.FAILED,
             1,
         ),
-        "web.1: failed 1 minute ago on node-1: task: non-zero exit (1); 3 times in a row; given up: its restart policy allows 2 attempts",
+        "web.1: failed 1 minute ago on node-1: task: non-zero exit (1); 3 times in a row; given up: its restart policy allows 2 restarts",
     ),
     (
         told(pb.Failed(error="bad spec", at=at(-60), times=1, restart_at=at(9)), S.REJECTED),
         "web.1: was rejected 1 minute ago: bad spec; another starts in 9 seconds",
+    ),
+    (
+        told(pb.Failed(at=at(-60), gives_up=pb.Failed.CONDITION), S.SHUTDOWN),
+        "web.1: was stopped 1 minute ago; its restart condition forbids another",
     ),
     (told(pb.Failed(at=at(-60), replaced_by=OTHER), S.ORPHANED), f"web.1: was given up with its node 1 minute ago; replaced by {OTHER}"),
     (told(pb.Failed(at=at(-60), gives_up=pb.Failed.SUCCESS), S.COMPLETE), "web.1: ended 1 minute ago; it is done"),
@@ -292,7 +296,7 @@ U = api.UpdateStatus
         ),
         (
             pb.Overview(wanted=1, as_wanted=1, left_out=[refusal("ready", "DRAIN", 2), refusal("constraints", "node.id!=a", 1)]),
-            ["its only task is as wanted", "no place on 3 nodes: 2 are drained, 1 does not satisfy node.id!=a"],
+            ["its only task is as wanted", "no place on 3 nodes: 2 are drained, 1 violates node.id!=a"],
         ),
         (
             pb.Overview(

@@ -9,8 +9,8 @@ from pyswarm.api import v1 as api
 from pyswarm.api.private import why_pb2 as pb
 from pyswarm.manager.changes import Create, Update
 from pyswarm.manager.store import copy_of
-from tests.manager.why.support import ORPHAN_AFTER, Whole, why, why_place
-from tests.support.swarm import ANY, NONE, ON_FAILURE, cluster, config, node, restart, service, task
+from tests.manager.why.support import ORPHAN_AFTER, Whole, why, why_place, why_service
+from tests.support.swarm import ANY, NONE, ON_FAILURE, cluster, config, job, node, restart, service, task
 from tests.support.world import Fate
 
 S = api.TaskState
@@ -396,6 +396,37 @@ def test_drained() -> None:
     world.run(5)
     world.edit_node("n1", availability=DRAIN)
     assert why_place(world).node_drained.node_id == "n1"
+
+
+def test_place_on_a_drained_node() -> None:
+    """A global service's task that a drain stopped names the drain; with the node back in use its place is as wanted again."""
+    world = Whole(cluster(), *nodes(), service(replicas=None))
+    world.run(5)
+    world.edit_node("n1", availability=DRAIN)
+    world.run(5)
+    assert (why_place(world, "n1").state, why_place(world, "n1").node_drained.node_id) == (S.SHUTDOWN, "n1")
+    world.edit_node("n1", availability=api.NodeSpec.ACTIVE)
+    world.run(5)
+    assert why_place(world, "n1").WhichOneof("reason") == "as_wanted"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [service(policy=restart(NONE)), job(policy=restart(NONE)), job(completions=None, policy=restart(NONE))],
+    ids=["replicated", "job", "global job"],
+)
+def test_stopped_by_a_drain_for_good(made: api.Service) -> None:
+    """Where a policy forbids that a drained task is made anew, its place is not as wanted, and the policy is named."""
+    world = Whole(cluster(), node("n1"), made)
+    world.run(5)
+    world.edit_node("n1", availability=DRAIN)
+    world.run(5)
+    world.edit_node("n1", availability=api.NodeSpec.ACTIVE)
+    world.run(5)
+    answer = why_service(world)
+    assert (answer.service.wanted, answer.service.as_wanted, answer.service.missing) == (1, 0, 0)
+    (told,) = answer.explanations
+    assert (told.WhichOneof("reason"), told.state, told.failed.gives_up) == ("failed", S.SHUTDOWN, pb.Failed.CONDITION)
 
 
 def test_paused_node() -> None:

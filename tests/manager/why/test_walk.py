@@ -255,8 +255,8 @@ def test_a_task_that_gets_a_node_meanwhile() -> None:
 def test_pieces_are_small() -> None:
     """No piece of a walk looks at more than one node or place, or a few hundred tasks."""
     world = Whole(cluster(), *(node(f"n{n}", availability=DRAIN) for n in range(7)), service(replicas=3))
-    write(world.store, *(task(f"t{n}", n, S.RUNNING, of=service("large"), on="n1") for n in range(1, 1001)), service("large", 1000))
+    write(world.store, *(task(f"t{n}", n, S.RUNNING, of=service("large"), on="n1") for n in range(1, 401)), service("large", 400))
     world.run(5)
     found = gathered(world)
     assert sum(1 for _ in walk.explain_task(found, world.live()[0].id)) == 7
-    assert sum(1 for _ in walk.explain_service(found, "large")) >= 1000 + 1000 // walk.PIECE
+    assert sum(1 for _ in walk.explain_service(found, "large")) >= 400 + 400 // walk.PIECE

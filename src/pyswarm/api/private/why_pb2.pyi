@@ -758,6 +758,8 @@ Global___NodeAway: _TypeAlias = NodeAway  # noqa: Y015
 
 @_typing.final
 class NodeDrained(_message.Message):
+    """It has to leave its node, or had to and its place is there."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NODE_ID_FIELD_NUMBER: _builtins.int

@@ -70,6 +70,8 @@ def _update(update: pb.Update, now: float) -> str:
     if update.state == api.UpdateStatus.COMPLETED or update.state == api.UpdateStatus.ROLLBACK_COMPLETED:
         return f"{text} {parts.age(update.completed_at, now)}" if update.HasField("completed_at") else text
     failures = f", {update.failures} failed" if update.failures else ""
+    if update.state in {api.UpdateStatus.PAUSED, api.UpdateStatus.ROLLBACK_PAUSED}:
+        return f"{text}; {update.pending} left as they were{failures}"
     return f"{text}; {_turns(update.parallelism, update.busy, update.pending)}{failures}{_next(update, now)}"
 
 
@@ -99,7 +101,7 @@ def _refuses(refusal: pb.Refusal, reserved: api.Resources | None) -> tuple[str, 
         case "plugins":
             return f"lacks the plugin {lacking}", f"lack the plugin {lacking}"
         case "constraints":
-            return f"does not satisfy {lacking}", f"do not satisfy {lacking}"
+            return f"violates {lacking}", f"violate {lacking}"
         case "platform":
             return f"has another platform than {lacking}", f"have another platform than {lacking}"
         case "host ports":
@@ -186,7 +188,7 @@ class _Sentence:
     def _awaits_delay(self, reason: pb.AwaitsDelay) -> str:
         text = f"waits for its restart delay, starts {_ahead(reason.until, self._now)}"
         if reason.attempt:
-            text += f" (attempt {reason.attempt}" + (f" of {reason.max_attempts})" if reason.max_attempts else ")")
+            text += f" (restart {reason.attempt}" + (f" of {reason.max_attempts})" if reason.max_attempts else ")")
         if reason.predecessor:
             text += f"; before it {reason.predecessor} ended{_cause(reason.error, reason.exit_code)}"
         return text
@@ -212,7 +214,7 @@ class _Sentence:
         return text + (self._aftermath(reason.failed) if reason.HasField("failed") else "; it is tried again")
 
     def _failed(self, reason: pb.Failed) -> str:
-        ended = {S.FAILED: "failed", S.REJECTED: "was rejected", S.ORPHANED: "was given up with its node"}
+        ended = {S.FAILED: "failed", S.REJECTED: "was rejected", S.ORPHANED: "was given up with its node", S.SHUTDOWN: "was stopped"}
         text = f"{ended.get(self._told.state, 'ended')} {parts.age(reason.at, self._now)}{self._here()}"
         if self._told.state != S.ORPHANED:
             text += _cause(reason.error, reason.exit_code)
@@ -226,7 +228,7 @@ class _Sentence:
         if reason.gives_up == pb.Failed.CONDITION:
             return "; its restart condition forbids another"
         if reason.gives_up == pb.Failed.MAX_ATTEMPTS:
-            return f"; given up: its restart policy allows {_count(reason.max_attempts, 'attempt')}"
+            return f"; given up: its restart policy allows {_count(reason.max_attempts, 'restart')}"
         if reason.gives_up == pb.Failed.SUCCESS:
             return "; it is done"
         return f"; another starts {_ahead(reason.restart_at, self._now)}" if reason.HasField("restart_at") else ""
@@ -244,7 +246,12 @@ class _Sentence:
         return text + _replaced(reason.replaced_by)
 
     def _node_drained(self, reason: pb.NodeDrained) -> str:
-        return f"its node {self._names.node(reason.node_id)} is drained; it has to leave"
+        node = self._names.node(reason.node_id)
+        return (
+            f"its node {node} is drained; it has to leave"
+            if self._told.state <= S.RUNNING
+            else f"{self._state}; its node {node} is drained"
+        )
 
     def _node_paused(self, reason: pb.NodePaused) -> str:
         return f"{self._state}; its node {self._names.node(reason.node_id)} is paused and gets no new task"

@@ -11,12 +11,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pyswarm.api import times
 from pyswarm.api import v1 as api
+from pyswarm.api.jobs import is_current, is_job
 from pyswarm.api.private import why_pb2 as pb
 from pyswarm.api.tasks import is_runnable, is_terminal, stop_grace_period, task_time
 from pyswarm.manager.dispatcher.assignments import SECRET, find_dependency, task_dependencies
 from pyswarm.manager.dispatcher.orphans import away_since, is_away
 from pyswarm.manager.orchestrator import nodes, restart
 from pyswarm.manager.orchestrator.global_ import Obstacle, obstacle
+from pyswarm.manager.orchestrator.jobslots import Progress, progress_of
 from pyswarm.manager.orchestrator.release import Hold, hold
 from pyswarm.manager.orchestrator.rolling import rolling_back
 from pyswarm.manager.orchestrator.situation import Situation
@@ -83,9 +85,9 @@ class Case:
         return self.service is not None and not self.task.HasField("job_iteration") and self.situation.is_dirty(self.task)
 
     @property
-    def paused_place(self) -> bool:
-        """Its place is a node that takes no new tasks at present."""
-        return self.service is not None and is_global(self.service) and obstacle(self.service, self.node) is Obstacle.PAUSED
+    def obstacle(self) -> Obstacle | None:
+        """Where its place is a node: what keeps new tasks from there at present."""
+        return obstacle(self.service, self.node) if self.service is not None and is_global(self.service) else None
 
     @property
     def earlier(self) -> list[api.Task]:
@@ -175,7 +177,7 @@ def _running(case: Case) -> Reason:
     if case.service is None or not case.outdated:
         return pb.AsWanted(since=_since(case))
     status, back = case.service.update_status, rolling_back(case.service)
-    if case.paused_place:
+    if case.obstacle is Obstacle.PAUSED:
         return pb.NodePaused(node_id=case.task.node_id)
     if _update_is_off(case.service):
         failed = case.standing.failures if case.standing is not None else 0
@@ -246,14 +248,29 @@ def _to_stop(case: Case) -> Reason:
 
 def _over(case: Case) -> Reason:
     task, state = case.task, case.task.status.state
-    if case.paused_place and not case.successor and task.desired_state < S.REMOVE and state != S.COMPLETE:
-        return pb.NodePaused(node_id=task.node_id)
+    if not case.successor and task.desired_state < S.REMOVE and state != S.COMPLETE:
+        if case.obstacle is Obstacle.PAUSED:
+            return pb.NodePaused(node_id=task.node_id)
+        if case.obstacle is Obstacle.DRAINED:
+            return pb.NodeDrained(node_id=task.node_id)
     if state == S.COMPLETE:
         enough = restart.forbidden(case.earlier, task) in {restart.Forbids.SUCCESS, restart.Forbids.CONDITION}
         done = enough or task.desired_state in {S.COMPLETE, S.REMOVE}
     else:
-        done = state not in _UNHAPPY
+        done = state not in _UNHAPPY and not _gave_way(case)
     return pb.AsWanted(since=_since(case), replaced_by=case.successor) if done else _ended(case)
+
+
+def _gave_way(case: Case) -> bool:
+    """It was stopped, by a drain for example, and although its place is to have a task its policy allows no other."""
+    task, service = case.task, case.service
+    if service is None or case.successor or task.status.state != S.SHUTDOWN or task.desired_state >= S.REMOVE:
+        return False
+    if case.obstacle is not None:
+        return False
+    if is_job(service.spec):
+        return is_current(service, task) and progress_of(case.slot) is Progress.SPENT
+    return restart.forbidden(case.earlier, task) is not None
 
 
 def _ended(case: Case) -> Reason:

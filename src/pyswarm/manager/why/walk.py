@@ -81,7 +81,8 @@ def explain_service(gathered: Gathered, service_id: str) -> Walk[pb.ExplainRespo
         main = _standing_for(service, slot) if _has_place(store, service, place) else None
         told = (yield from _told(gathered, main.id)) if main is not None else None
         if told is not None:
-            overview.as_wanted += is_as_wanted(told)
+            # What was stopped and may be replaced will be: there the task is still to be made.
+            overview.as_wanted += is_as_wanted(told) and told.state != S.SHUTDOWN
             short += not is_as_wanted(told)
         if told is None or is_as_wanted(told):
             told = yield from _left_over(gathered, slot, main)
