@@ -9,7 +9,8 @@ import pytest
 from bench.scheduler import PLAIN, PLUGIN, SERVICE, Shape, measure
 
 from pyswarm.api import defaults
-from pyswarm.manager.scheduler import scheduler, spread
+from pyswarm.manager.scheduler import filters, scheduler, spread
+from pyswarm.manager.scheduler.nodeinfo import NodeInfo
 from pyswarm.manager.scheduler.scheduler import Pass, Scheduler
 from tests.manager.scheduler.support import NOW, S, Scheduling, node, service, task, tasks
 from tests.support.loops import commit, new_store
@@ -65,3 +66,28 @@ def test_a_group_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     world = Scheduling(service("s"), node("n1"), node("n2"), *tasks("s", 1000, version=0))
     assert (world.spread("s"), len(made)) == ({"n1": 500, "n2": 500}, 1)
     assert all(t.status.state == S.ASSIGNED for t in world.store.tasks)
+
+
+def test_only_what_changed_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that wait for room cost one look at the node that changed, however many wait and however many nodes there are."""
+    looked: list[str] = []
+    refusing = filters.Pipeline.refusing
+
+    def watching(self: filters.Pipeline, info: NodeInfo) -> filters.Filter | None:
+        looked.append(info.node.id)
+        return refusing(self, info)
+
+    monkeypatch.setattr(filters.Pipeline, "refusing", watching)
+    waiting = [task(f"t{i:03}", "s", version=0, memory=1000) for i in range(300)]
+    world = Scheduling(service("s"), *(node(f"n{i:02}", memory=10) for i in range(50)), *waiting)
+    assert len(looked) == 50
+    looked.clear()
+    world.update(world.node("n07"))
+    assert looked == ["n07"]
+    larger = world.node("n07")
+    larger.description.resources.memory_bytes = 1000
+    looked.clear()
+    world.update(larger)
+    assert set(looked) == {"n07"}
+    assert world.spread("s") == {"n07": 1}
+    assert world.why("t299") == "no suitable node (insufficient resources on 50 nodes)"

@@ -137,7 +137,7 @@ class _Placement:
     def confirm(self) -> None:
         """Check tasks whose node is given."""
         pipelines: dict[Needs, Pipeline] = {}
-        for waiting in sorted(self._mirror.preassigned.values(), key=lambda t: t.id):
+        for waiting in list(self._mirror.preassigned.values()):
             if self.full:
                 return
             task, info = self._current(waiting), self._mirror.nodes.get(waiting.node_id)

@@ -80,7 +80,13 @@ class Plan:
 
     def __init__(self, mirror: Mirror, pool: Pool, version: Version, now: float) -> None:
         self.pool = pool
-        service = version[0]
+        self.root: Branch | Leaf = Branch(0, [])
+        if pool.places:
+            self.root = self._grown(mirror, version, now)
+
+    def _grown(self, mirror: Mirror, version: Version, now: float) -> Branch | Leaf:
+        """The tree over the nodes that suit."""
+        pool, service = self.pool, version[0]
         faulty = {n: f for n in mirror.failing if (f := mirror.nodes[n].recent_failures(version, now)) >= FAULTY_COUNT}
         counts: dict[Place, int] = {}
         leaves = {place: Leaf(0, loads, service, faulty) for place, loads in pool.places.items()}
@@ -96,7 +102,7 @@ class Plan:
                 leaves[pool.place_of(info)].offer(info)
         for place, leaf in leaves.items():
             leaf.count = counts.get(place, 0)
-        self.root = _tree(leaves, counts, ())
+        return _tree(leaves, counts, ())
 
     def take(self) -> tuple[NodeInfo, Leaf] | None:
         """The node for the next task, with the leaf to give it back to once the task is counted; None when no node is left."""
