@@ -27,7 +27,7 @@ class Config:
     batch_seconds: float = 0.1
     batch_items: int = 10_000
     """Reported statuses wait this long, or for so many, before they are written together."""
-    crowd: int = 32
+    crowd: int = 8
     """So many calls that report statuses between two writes are answered at once; further ones when the next write begins."""
     crowd_seconds: float = 1.0
     """But no later than after so long."""
