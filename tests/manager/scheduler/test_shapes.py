@@ -9,7 +9,7 @@ import pytest
 from bench.scheduler import PLAIN, PLUGIN, SERVICE, Shape, measure
 
 from pyswarm.api import defaults
-from pyswarm.manager.scheduler import filters, scheduler, spread
+from pyswarm.manager.scheduler import filters, pool, scheduler, spread
 from pyswarm.manager.scheduler.nodeinfo import NodeInfo
 from pyswarm.manager.scheduler.scheduler import Pass, Scheduler
 from tests.manager.scheduler.support import NOW, S, Scheduling, node, service, task, tasks
@@ -91,3 +91,15 @@ def test_only_what_changed_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -
     assert set(looked) == {"n07"}
     assert world.spread("s") == {"n07": 1}
     assert world.why("t299") == "no suitable node (insufficient resources on 50 nodes)"
+
+
+def test_what_is_known_of_nodes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Needs that nobody had for the longest time are forgotten; what they are is found again, and placements stay right."""
+    monkeypatch.setattr(pool, "MOST_ENTRIES", 60)
+    world = Scheduling(service("s"), *(node(f"n{i}", memory=1000) for i in range(10)))
+    for size in (1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3):
+        number = len(world.store.tasks)
+        world.create(*(task(f"t{number + i:03}", "s", version=size, memory=size) for i in range(2)))
+    kept = world.loop._mirror.pools._pools
+    assert (len(kept), len({world.place(t.id) for t in world.store.tasks})) == (6, 10)
+    assert all(t.node_id for t in world.store.tasks)

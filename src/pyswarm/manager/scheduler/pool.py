@@ -16,7 +16,12 @@ from pyswarm.manager.scheduler.needs import Needs, needs_of, wants_volumes
 from pyswarm.manager.scheduler.nodeinfo import NodeInfo
 from pyswarm.manager.scheduler.volumes import Volumes
 
-KEPT = 64
+MOST, FEWEST = 64, 4
+"""Pools kept in small clusters, and in any."""
+
+MOST_ENTRIES = 100_000
+"""Nodes in all pools together, some 250 bytes each: in between, this limits how many are kept."""
+
 Place: TypeAlias = tuple[str, ...]
 Loads: TypeAlias = dict[int, dict[str, NodeInfo]]
 
@@ -124,7 +129,7 @@ class Pools:
         needs = needs_of(task)
         pool = self._pools.pop(needs) if needs in self._pools else self._new(task, volumes)
         self._pools[needs] = pool
-        if len(self._pools) > KEPT:
+        while len(self._pools) > max(FEWEST, min(MOST, MOST_ENTRIES // max(1, len(self._nodes)))):
             del self._pools[next(iter(self._pools))]
         pool.refresh()
         return pool
