@@ -39,6 +39,8 @@ from tests.simulation.trouble import Containers, Trouble
 from tests.simulation.users import Histories, User
 
 TAIL_LINES = 60
+MONITORED = 15.0
+"""Seconds after which an update has ended that can end: longer than its tasks are watched."""
 EXPECTED_ERRORS = (
     "nodes not moved to unknown",  # the log refused: leadership is being lost
     "this node was removed from the cluster",
@@ -350,6 +352,9 @@ class Cluster:
         while (wrong := self._problems()) and self.loop.time() < end:  # noqa: ASYNC110 - the whole cluster is looked at
             await asyncio.sleep(2)
         if not wrong and quiet:
+            soon = self.loop.time() + MONITORED
+            while self._is_updating() and self.loop.time() < soon:  # noqa: ASYNC110 - it may wait for a paused node for ever, or end
+                await asyncio.sleep(1)
             before = self.judge.work
             await asyncio.sleep(quiet)
             soon = self.loop.time() + 20
@@ -359,6 +364,10 @@ class Cluster:
                 wrong.append(f"{self.judge.work - before} changes of services or tasks in {quiet:g} quiet seconds")
         if wrong:
             self.judge.violation("in the end " + "; ".join(wrong[:8]))
+
+    def _is_updating(self) -> bool:
+        under_way = {api.UpdateStatus.UPDATING, api.UpdateStatus.ROLLBACK_STARTED}
+        return self.leader is not None and any(s.update_status.state in under_way for s in self.leader.store.services)
 
     def _problems(self) -> list[str]:
         leader = self.leader
