@@ -422,7 +422,9 @@ def _uncollected() -> Iterator[None]:
 
 
 @_uncollected()
-def run(seed: int, scenario: Scenario | str | None = None, *, echo: bool = False, keep_lines: bool = False) -> Outcome:
+def run(
+    seed: int, scenario: Scenario | str | None = None, *, echo: bool = False, keep_lines: bool = False, kind: type[Cluster] = Cluster
+) -> Outcome:
     """One life, by default of a `typical` cluster; a name is one of SCENARIOS. Raises Violation."""
     chance = random.Random(seed)
     if not isinstance(scenario, Scenario):
@@ -432,7 +434,7 @@ def run(seed: int, scenario: Scenario | str | None = None, *, echo: bool = False
     made: list[Cluster] = []
 
     async def life(loop: SimLoop) -> None:
-        made.append(Cluster(seed, scenario, loop, chance, echo=echo))
+        made.append(kind(seed, scenario, loop, chance, echo=echo))
         await _life(made[0])
 
     founding_root()  # made outside of the seed's randomness: it is kept for the runs after this one
@@ -440,7 +442,7 @@ def run(seed: int, scenario: Scenario | str | None = None, *, echo: bool = False
     with (
         seeded_secrets(part),
         _logs(made, echo=echo),
-        edge(lambda: made[0].network, scenario.tick, random.Random(part.random())),
+        edge(lambda: made[0].network, scenario.tick, scenario.look, random.Random(part.random())),
     ):
         try:
             run_loop(life, lambda _: made[0].disk_delay(disk * (0.5 + threads.random())))

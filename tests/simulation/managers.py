@@ -42,8 +42,6 @@ from tests.simulation.trace import Trace
 from tests.simulation.wire import Channel, ControlServer, Port, RemoteServer, SeededRandom
 
 ORGANIZATION = "cluster1"
-LOOK_SECONDS = 1.0
-"""How often managers look whether another one leads, instead of every quarter of a second: most of the cost of virtual time."""
 
 
 @functools.cache
@@ -298,7 +296,7 @@ async def _signing_root() -> RootCA:
 
 
 @contextlib.contextmanager
-def edge(network: Callable[[], Network], tick: float, chance: random.Random) -> Iterator[None]:
+def edge(network: Callable[[], Network], tick: float, look: float, chance: random.Random) -> Iterator[None]:
     """Put simulated parts in place of the machine's for the length of a `with` block."""
 
     def process() -> Process:
@@ -342,7 +340,7 @@ def edge(network: Callable[[], Network], tick: float, chance: random.Random) -> 
             (production, "RemoteServer", remote),
             (production, "ControlServer", control),
             (production, "initial_root", lambda _: founding_root()),
-            (managers, "_LOOK_SECONDS", LOOK_SECONDS),
+            (managers, "_LOOK_SECONDS", look),
             (random, "Random", SeededRandom),
             (random, "SystemRandom", SeededRandom),
             (syncobj, "monotonicTime", syncobj.monotonicTime),  # the last one to set it would live as long as the process

@@ -35,6 +35,8 @@ class Scenario:
     """Users hardly rest."""
     jobs: float = 0.0
     """How likely a new service is a job."""
+    look: float = 1.0
+    """How often managers look whether another one leads, instead of every quarter of a second: most of the cost of virtual time."""
     prepare: Callable[[Cluster], None] = lambda _: None
     prepare_worker: Callable[[SimNode], None] = lambda _: None
     """Called with everything that is made before it starts: where tests plant bugs."""
