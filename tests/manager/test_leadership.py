@@ -111,3 +111,29 @@ async def test_a_component_that_fails_is_started_again(clock: VirtualClock) -> N
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert notes.count("-steady") == 1
+
+
+async def test_end_of_the_duties_can_be_waited_for() -> None:
+    """Who must not go on while duties run waits until the last of them has let go, and not at all when none run."""
+    log, slow = Log(), asyncio.Event()
+
+    async def duties() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await slow.wait()
+
+    leadership = Leadership(log, duties)
+    running = asyncio.create_task(leadership.run())
+    await settle()
+    await leadership.ended()
+    log.say(True)
+    await settle()
+    log.say(False)
+    waiting = asyncio.create_task(leadership.ended())
+    await settle()
+    assert not waiting.done()
+    slow.set()
+    await waiting
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

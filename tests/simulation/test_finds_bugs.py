@@ -39,6 +39,7 @@ from tests.simulation.scenarios import SCENARIOS, Scenario
 
 TRIES = 40
 BUSY = Scenario(workers=2, users=2, services=2, span=20, busy=True)
+WOKEN = Scenario(workers=1, managers=3, users=8, services=1, tick=0.1, heartbeat_tick=1, faults=("freeze_leader",), pause=3.0)
 TROUBLED = Scenario(workers=3, users=2, span=30, pause=1.0)
 
 
@@ -109,6 +110,26 @@ def test_manager_that_reads_without_asking(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Council, "read_barrier", read_barrier)
     monkeypatch.setattr(forward, "PROXIED_LOCAL", forward.PROXIED_LOCAL - {"Control"})
     assert "no order of the calls" in found(BUSY, managers=3, users=3, span=8)
+
+
+def test_leader_of_the_past_that_answers_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader that was stopped for a while, and answers what came meanwhile before it hears of the next one, tells old news."""
+
+    async def read_barrier(self: Council) -> None:
+        """Trust that whoever led a moment ago still leads."""
+
+    monkeypatch.setattr(Council, "read_barrier", read_barrier)
+    assert "no order of the calls" in found(WOKEN, 1)
+
+
+def test_leader_of_the_past_whose_duties_end_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Duties that were told to end, and have not when the next leader's entries come, are noticed."""
+
+    async def stand_down(self: raft_node.RaftNode) -> None:
+        """Apply at once."""
+
+    monkeypatch.setattr(raft_node.RaftNode, "_stand_down", stand_down)
+    assert "without leading" in found(WOKEN, 5)
 
 
 def test_leader_of_the_past_whose_duties_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

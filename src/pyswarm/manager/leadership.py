@@ -47,6 +47,11 @@ class Leadership:
         finally:
             undo()
 
+    async def ended(self) -> None:
+        """Return when no duties run; those of a leader that is none any more have been cancelled."""
+        if self._running is not None:
+            await asyncio.wait([self._running])
+
     def _on_leadership(self, leading: bool) -> None:
         self._leading = leading
         if not leading and self._running is not None:

@@ -218,7 +218,9 @@ class Manager:
                 group.create_task(self.store.run(), name="store")
                 group.create_task(self._managers.run(), name="managers")
                 await self.raft.started()
-                group.create_task(Leadership(self.raft, self._lead).run(), name="leadership")
+                leadership = Leadership(self.raft, self._lead)
+                self.raft.duties_ended = leadership.ended
+                group.create_task(leadership.run(), name="leadership")
                 group.create_task(Autolock(self.store, self._keystore, self._clock, self._on_locked).run(), name="autolock")
                 group.create_task(self._data_keys.run(), name="data keys")
                 group.create_task(self._watch.run(), name="watch API")

@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,10 @@ __all__ = ["Joined", "RaftNode", "RaftSettings"]
 TELL_SECONDS = 0.01
 """How long the others may be left without the news that an entry is committed. Writes that follow one another bring it with them, which
 halves what is sent."""
+
+STAND_DOWN_SECONDS = 0.5
+"""How long a former leader puts off what the next one does, until its own duties have ended. They are cancelled by then, so it takes a
+moment; if one of them does not let go, the log goes on nevertheless."""
 
 R = TypeVar("R")
 log = structlog.get_logger(__name__)
@@ -79,6 +83,8 @@ class RaftNode(Council):
         """The service `pyswarm.v1.RaftTransport` of this member."""
         self._followed: tuple[object, object] = (None, None)
         """Guests and contacts that links were made for. Both are replaced when they change, the contacts also when a member is removed."""
+        self.duties_ended: Callable[[], Awaitable[object]] = _at_once
+        """Awaited between a loss of leadership and the next entry that is applied: no duty of a leader may see another one's work."""
         self._failure: BaseException | None = None
         self._done: deque[tuple[Job, Any, Exception | None]] = deque()
         self._untold = asyncio.Event()
@@ -217,7 +223,7 @@ class RaftNode(Council):
 
     async def _rounds(self, replica: Replica, network: Network | None, disk_thread: ThreadPoolExecutor, group: asyncio.TaskGroup) -> None:
         """The loop: one sync per round, however many proposals wait. Never busy: it sleeps until something happens."""
-        take = replica.traffic.take
+        take, led = replica.traffic.take, False
         while True:
             self._wake.clear()
             while self._done:
@@ -232,8 +238,12 @@ class RaftNode(Council):
                 await _in(disk_thread, replica.sync)
             if network is not None:
                 network.send(take(synced=True))
+            if led and not replica.leads:
+                led = False
+                await self._stand_down()
             begun = self._clock.monotonic()
             again = replica.finish()
+            led = led or replica.leads
             if network is not None:
                 network.send(take(synced=not replica.must_sync))
             if replica.untold:
@@ -247,6 +257,13 @@ class RaftNode(Council):
                 await asyncio.sleep(0)
             else:
                 await self._wake.wait()
+
+    async def _stand_down(self) -> None:
+        try:
+            async with asyncio.timeout(STAND_DOWN_SECONDS):
+                await self.duties_ended()
+        except TimeoutError:
+            log.warning("a leader's duties go on although it leads no more", seconds=STAND_DOWN_SECONDS)
 
     def _connect_all(self, replica: Replica, network: Network) -> None:
         """Let links follow who there is, whenever that has changed."""
@@ -290,6 +307,10 @@ class RaftNode(Council):
             await self._clock.sleep(self._settings.tick)
             replica.count_tick()
             self._wake.set()
+
+
+async def _at_once() -> None:
+    """Nothing to wait for."""
 
 
 def had_a_log(join: Joined) -> bool:
