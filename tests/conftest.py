@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from tools.cluster import Cluster, pyswarmctl
 from xdist.scheduler import LoadFileScheduling
 
+from pyswarm import garbage
 from pyswarm.manager.store import Store
 from tests.support.clock import VirtualClock
 from tests.support.commands import Commands
@@ -51,6 +53,19 @@ def _commands() -> Iterator[None]:
         Cluster.program = commands.run
         yield
         Cluster.program = staticmethod(pyswarmctl)
+
+
+_THRESHOLDS = gc.get_threshold()
+
+
+@pytest.fixture(autouse=True)
+def _collector_as_it_was() -> Iterator[None]:
+    """A daemon that ran in this process changed the collector for all of it. Hypothesis, for one, then misses objects of its own."""
+    yield
+    if any(isinstance(callback, garbage._Watch) for callback in gc.callbacks):
+        gc.callbacks[:] = [callback for callback in gc.callbacks if not isinstance(callback, garbage._Watch)]
+        gc.set_threshold(*_THRESHOLDS)
+        gc.unfreeze()
 
 
 @pytest.fixture

@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 
 import pytest
 
 from pyswarm import garbage
-
-
-@pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    """The collector belongs to all tests; one that ran a daemon in this process may have left it watched, and the program set aside."""
-    callbacks, thresholds = list(gc.callbacks), gc.get_threshold()
-    gc.callbacks[:] = [callback for callback in callbacks if not isinstance(callback, garbage._Watch)]
-    gc.unfreeze()
-    yield
-    gc.callbacks[:] = callbacks
-    gc.set_threshold(*thresholds)
-    gc.unfreeze()
 
 
 def test_what_makes_a_collection_long_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
