@@ -27,13 +27,26 @@ def check_events(events: Iterable[Event]) -> None:
 def check_slots(view: View) -> None:
     """At most one task of a slot is meant to run, of a job in one iteration; two while a service may be updated start-first."""
     for service in view.services:
-        specs = (service.spec, service.previous_spec)
-        # What a rollback turns back may have been begun start-first: of that spec nothing is left.
-        start_first = rolling_back(service) or any(api.UpdateConfig.START_FIRST in {s.update.order, s.rollback.order} for s in specs)
-        by_node = slots.is_global(service)
-        for slot in slots.group(view.tasks.find(by.service(service.id)), by_node=by_node).values():
-            runnable = Counter(t.job_iteration.index for t in slot.runnable)
-            assert max(runnable.values(), default=0) <= 1 + start_first, (service.id, slot.place, [t.id for t in slot.runnable])
+        for slot in slots.group(view.tasks.find(by.service(service.id)), by_node=slots.is_global(service)).values():
+            _check_slot(service, slot)
+
+
+def check_created(view: View, events: Iterable[Event]) -> None:
+    """As `check_slots`, of the slots in which tasks were created."""
+    for task in (e.obj for e in events if isinstance(e.obj, api.Task) and e.action is Action.CREATE):
+        service = view.services.get(task.service_id)
+        if service is not None:
+            by_node = slots.is_global(service)
+            tasks = [t for t in view.tasks.find(by.service(service.id)) if (t.node_id == task.node_id if by_node else t.slot == task.slot)]
+            _check_slot(service, slots.Slot(task.node_id if by_node else task.slot, tasks))
+
+
+def _check_slot(service: api.Service, slot: slots.Slot) -> None:
+    specs = (service.spec, service.previous_spec)
+    # What a rollback turns back may have been begun start-first: of that spec nothing is left.
+    start_first = rolling_back(service) or any(api.UpdateConfig.START_FIRST in {s.update.order, s.rollback.order} for s in specs)
+    runnable = Counter(t.job_iteration.index for t in slot.runnable)
+    assert max(runnable.values(), default=0) <= 1 + start_first, (service.id, slot.place, [t.id for t in slot.runnable])
 
 
 def check_jobs(view: View) -> None:

@@ -284,6 +284,7 @@ class World:
             del runner.dirty[key]
             self._decide_one(runner, key)
             return True
+        invariants.check_slots(self.store)
         return False
 
     def _decide_one(self, runner: Runner, key: Any) -> None:
@@ -317,7 +318,7 @@ class World:
             for event in events:
                 runner.dirty.update(dict.fromkeys(runner.loop.on_event(event)))
         invariants.check_events(events)
-        invariants.check_slots(self.store)
+        invariants.check_created(self.store, events)
         invariants.check_jobs(self.store)
         return events
 
