@@ -15,6 +15,7 @@ from pyswarm.manager.scheduler.nodeinfo import host_ports
 from pyswarm.manager.store import Action, Event, Kind, Store, by
 from tests.simulation.loop import SimLoop
 from tests.simulation.trace import Trace, short
+from tests.support import allocation
 
 S = api.TaskState
 _REMEMBERED = 30_000
@@ -63,6 +64,8 @@ class Judge:
         self._trace(manager, f"entry {index}: %s", events)
         for event in events:
             self._check_step(index, event)
+        if any(isinstance(event.obj, api.Network | api.Node | api.Service | api.Task) for event in events):
+            self._check_holdings(store)
         self._check_tasks(store, [event.obj for event in events if isinstance(event.obj, api.Task) and event.action is not Action.REMOVE])
 
     def restored(self, manager: str, store: Store) -> None:
@@ -109,6 +112,13 @@ class Judge:
         if isinstance(event.obj, api.Task):
             for wrong in tasklife.violations(old, event.obj):
                 self.violation(f"task {short(event.obj.id)} {wrong}")
+
+    def _check_holdings(self, store: Store) -> None:
+        """No port, VXLAN id, subnet or address belongs to two."""
+        try:
+            allocation.check(store)
+        except AssertionError as double:
+            self.violation(str(double))
 
     def _check_tasks(self, store: Store, tasks: Sequence[api.Task]) -> None:
         for service_id, place in {(t.service_id, _place(store, t)): None for t in tasks}:
