@@ -56,8 +56,7 @@ def results(seeds: range, scenario: str, jobs: int) -> Iterator[Result]:
     if jobs <= 1:
         yield from map(try_seed, tasks)
         return
-    # A fresh interpreter now and then: protobuf messages of thousands of lives fragment the memory.
-    with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=200) as pool:
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
         yield from pool.imap_unordered(try_seed, tasks, CHUNK)
 
 
