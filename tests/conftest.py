@@ -42,8 +42,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> SideBySid
 
 @pytest.hookimpl(trylast=True)  # after they were shuffled
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What mostly waits begins first, so that what computes fills the pauses."""
-    items.sort(key=lambda item: not (item.get_closest_marker("docker") or item.get_closest_marker("cluster")))
+    """What mostly waits begins first, so that what computes fills the pauses; and what is long and in one piece before what is short."""
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.get_closest_marker("docker"):
+        return 0
+    if item.get_closest_marker("cluster"):
+        return 1
+    return 2 if item.nodeid.startswith("tests/simulation/") else 3
 
 
 @pytest.fixture(scope="session", autouse=True)
