@@ -137,7 +137,7 @@ async def test_restart_of_a_removed_node(swarm: LiveCluster) -> None:
         await worker.begin()
         await until(lambda: said(logs), "the node says that it was removed")
         assert not worker.node.ready.is_set()
-    assert "start with an empty state directory" in said(logs)[0]["event"]
+    assert "start it once with --leave" in said(logs)[0]["event"]
 
 
 def said(logs: list[EventDict]) -> list[EventDict]:
