@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import secrets
 import shlex
 import signal
 import socket
@@ -41,11 +42,12 @@ def until(what: str, check: Callable[[], object], patience: float = PATIENCE) ->
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port nobody listens on, and none of those that connections are given: a daemon that starts again must find it free."""
+    while True:
+        port = secrets.choice(range(12_000, 32_000))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def pyswarmctl(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -79,8 +81,8 @@ class Cluster:
         self.await_manager()
 
     def await_manager(self) -> None:
-        """Wait until the control socket serves."""
-        until("the manager answers", lambda: self.check_alive() or self.run("cluster", "ls", "-q").returncode == 0)
+        """Wait until the control socket serves, and there is a cluster."""
+        until("the manager answers", lambda: self.check_alive() or self.run("cluster", "ls", "-q").stdout)
 
     def token(self, role: str = "Worker") -> str:
         """A join token, from what `cluster inspect` prints."""
