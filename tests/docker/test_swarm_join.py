@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 from docker.models.containers import Container
-from tools.cluster import BIN, Cluster, free_port, until
+from tools.cluster import BIN, PATIENCE, Cluster, free_port, until
 from tools.engine import Engine, start, stop
 
 from pyswarm.agent.executor.process import ProcessExecutor
@@ -203,7 +203,7 @@ def test_logs(swarm: Swarm, tmp_path: Path) -> None:
             done = swarm.cluster.run("service", "logs", "--stream", "stdout", "talking")
             assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 2, "")
             swarm.remove("talking")
-            assert follower.wait(30) == 0
+            assert follower.wait(PATIENCE) == 0  # the engine may be looking for the image yet
         finally:
             follower.kill()
     assert [line.partition("❯ ")[2] for line in out.read_text().splitlines()] == ["out 1", "out 2"]  # noqa: RUF001

@@ -61,11 +61,19 @@ def explain(calls: Sequence[Call], initial: State, step: Callable[[State, Any], 
 def _successors(
     ordered: Sequence[Call], done: int, state: State, step: Callable[[State, Any], Iterable[State]]
 ) -> Iterator[tuple[int, State, Call | None]]:
-    """What may come next: a call that began before every other waiting one ended."""
+    """What may come next: a call that began before every other waiting one ended.
+
+    One that fits now and changes nothing is taken without looking at others: whatever order there is, it can as well come first in it.
+    Otherwise each write that overtakes a read would be tried with all that follows before the read is found to fit no more.
+    """
     waiting = [(n, call) for n, call in enumerate(ordered) if not done >> n & 1]
     first_end = min(call.end for _, call in waiting)
+    found: list[tuple[int, State, Call | None]] = []
     for n, call in waiting:
         if call.begin > first_end:
             break
-        for after in step(state, call.what):
-            yield done | 1 << n, after, call
+        afters = tuple(step(state, call.what))
+        if afters == (state,) and not call.uncertain:
+            return iter([(done | 1 << n, state, call)])
+        found += ((done | 1 << n, after, call) for after in afters)
+    return iter(found)

@@ -29,7 +29,11 @@ class Election:
         self._stood = False
 
     def consider(self, member: bool) -> None:
-        """Stand, or ask, if it is time. `member`: whether this one is in the table; who is not never stands."""
+        """Stand, or ask, if it is time. `member`: whether the table names this one, or its log does; who is named by neither never stands.
+
+        What the log says counts before it is known to be committed, as for the others' votes (Ongaro, section 4.1): after a restart that is
+        known of nothing behind the snapshot, and this member's log may be the only one with which anybody can be elected.
+        """
         core = self._core
         if core.leading or not member:
             return

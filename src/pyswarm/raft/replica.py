@@ -126,7 +126,9 @@ class Replica(Standing):
     def _build(self, storage: Storage, clock: Callable[[], float]) -> Core:
         """The core, with the voters that snapshot and log together name."""
         own = self._identity.raft_id
-        others = storage.present().members.keys() - {own}
+        present = storage.present().members.keys()
+        self._named = own in present
+        others = present - {own}
         snapshots, sender = self._chores.snapshots, self._chores.sender
         return Core(own, others, self._journal, snapshots, sender, self.traffic, self._settings.timing, clock, self._apply)
 
@@ -212,7 +214,7 @@ class Replica(Standing):
 
     def finish(self) -> bool:
         """After the sync: elect, commit, apply, tell. Whether another round is due at once."""
-        self._election.consider(self.is_member)
+        self._election.consider(self.is_member or self._named)
         if self._chores.snapshot_due(self._core.applied):
             self._core.snapshot()
         committed, led = self._core.committed, self._core.leading
@@ -289,7 +291,7 @@ class Replica(Standing):
             self.traffic.voters_changed = False
             later = [c for c, _, _ in self._journal.batch(self.applied + 1, 1 << 62)]
             voting = voters(self._membership, later).members
-            voting.pop(self._identity.raft_id, None)
+            self._named = voting.pop(self._identity.raft_id, None) is not None
             self._core.set_voters(voting.keys())
             for raft_id in voting:
                 self.changes.dismiss(raft_id)

@@ -122,6 +122,31 @@ def test_a_joiner_that_catches_up_becomes_a_voter() -> None:
     stage.finish()
 
 
+def test_a_new_voter_with_the_longest_log_can_be_elected() -> None:
+    """After a restart its own addition is only in its log, not in its table; yet nobody else could win, for its log has an entry more."""
+    stage = Stage(1)
+    one = stage.elect(1)
+    stage.newcomer(2)
+    one.changes.admit(stage.managers[2].facts())
+    stage.tick(3)
+    assert one.core.voters == {2}
+    stage.propose(1, "last")
+    one.begin()
+    for to, message in one.traffic.take(synced=False):
+        stage.hear(1, to, message)
+    stage.stop(1)  # before its own disk had the entry
+    disk = stage.managers[2].disks.memory_log
+    disk.die_at = disk.calls + 2  # the entry is written; the note behind it, how far the log is committed, is torn off
+    stage.settle()
+    assert stage.managers[2].replica is None
+    stage.revive(1)
+    stage.revive(2)
+    assert stage.replica(2).end_of_log > stage.replica(1).end_of_log
+    assert not stage.replica(2).is_member
+    stage.finish()
+    assert stage.leader() is stage.replica(2)
+
+
 def test_a_large_snapshot_deposes_nobody() -> None:
     """The learner of two members takes longer than an election over its snapshot: the leader stays, and writes go on. [store 130]
 
