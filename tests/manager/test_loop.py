@@ -106,7 +106,7 @@ async def test_decisions_see_earlier_ones(store: Store, clock: VirtualClock) -> 
 
     def rule(view: View, key: str, _now: float) -> Decision:
         seen.append(len(view.tasks))
-        return Decision([Create(task(f"t-{key}"))])
+        return Decision([Create(task(f"t-{key}", on="n1"))])
 
     await put(store, service("a"), service("b"))
     async with driven(Script(rule), store, clock):
@@ -119,7 +119,7 @@ async def test_again(store: Store, clock: VirtualClock) -> None:
 
     def rule(view: View, _key: str, _now: float) -> Decision:
         number = len(view.tasks)
-        return Decision([Create(task(f"t{number}"))], again=number < 4)
+        return Decision([Create(task(f"t{number}", on="n1"))], again=number < 4)
 
     await put(store, service("a"))
     commits: list[Commit] = []
@@ -183,8 +183,8 @@ async def test_failing_key_is_retried_and_stops_no_other(store: Store, clock: Vi
 
     def rule(_view: View, key: str, _now: float) -> Decision:
         if key == "bad" and broken:
-            return Decision([Create(task("half")), Delete(Kind.TASK, "missing")])
-        return Decision([] if f"t-{key}" in store.tasks else [Create(task(f"t-{key}"))])
+            return Decision([Create(task("half", on="n1")), Delete(Kind.TASK, "missing")])
+        return Decision([] if f"t-{key}" in store.tasks else [Create(task(f"t-{key}", on="n1"))])
 
     loop = Script(rule)
     await put(store, service("bad"), service("good"))
@@ -202,7 +202,7 @@ async def test_refused_commit_is_retried(clock: VirtualClock) -> None:
     log = MemoryLog(store)
     store.attach(log)
     serving = asyncio.create_task(store.run())
-    loop = Script(lambda view, key, now: Decision([] if len(view.tasks) else [Create(task("t"))]))
+    loop = Script(lambda view, key, now: Decision([] if len(view.tasks) else [Create(task("t", on="n1"))]))
     await settle()
     await put(store, service("a"))
     log.leading = False

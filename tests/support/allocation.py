@@ -8,7 +8,7 @@ from typing import Any
 
 from pyswarm.api import v1 as api
 from pyswarm.manager.allocator import Allocator, is_swarm_wide
-from pyswarm.manager.changes import Change, Create, Delete, Update, apply
+from pyswarm.manager.changes import Change, Create, Delete, Update, apply, write
 from pyswarm.manager.loop import Loop
 from pyswarm.manager.store import Event, Kind, Store, Tx, View, copy_of
 from tests.support.clock import VirtualClock
@@ -45,7 +45,8 @@ class Office:
     def change(self, *changes: Change) -> None:
         """Somebody commits changes."""
         tx = Tx(self.store, self._index, 1.0)
-        apply(tx, changes)
+        for change in changes:
+            write(tx, change)
         self._commit(tx)
 
     def put(self, *objects: Any) -> None:

@@ -14,7 +14,7 @@ from pyswarm.api import times
 from pyswarm.api import v1 as api
 from pyswarm.api.tasks import goal_of, is_runnable
 from pyswarm.manager import constraints
-from pyswarm.manager.changes import Change, Create, Delete, Update, apply
+from pyswarm.manager.changes import Change, Create, Delete, Update, apply, write
 from pyswarm.manager.loop import Loop
 from pyswarm.manager.orchestrator import nodes
 from pyswarm.manager.orchestrator.constraintenforcer import ConstraintEnforcer
@@ -121,7 +121,8 @@ class World:
         """Commit changes; the loops see the events, the invariants are checked."""
         self.now += self.tick
         tx = Tx(self.store, self._index, self.now)
-        apply(tx, changes)
+        for change in changes:
+            write(tx, change)
         return self._commit(tx)
 
     def edit_service(self, edit: Callable[[api.ServiceSpec], Any], service_id: str = "svc") -> None:

@@ -7,7 +7,10 @@ import itertools
 import pytest
 
 from pyswarm.api import v1 as api
-from pyswarm.manager.orchestrator.tasklife import OBSERVED, TRANSITIONS, Owner, owners, violations
+from pyswarm.manager.changes import Create, Update, apply
+from pyswarm.manager.orchestrator.tasklife import OBSERVED, TRANSITIONS, IllegalStep, Owner, check, owners, violations
+from pyswarm.manager.store import Tx
+from tests.support.loops import new_store
 from tests.support.swarm import task
 
 S = api.TaskState
@@ -69,3 +72,18 @@ def test_right_steps_pass() -> None:
     """The usual life has nothing wrong with it."""
     life = [task("t", state=s, on="n1" if s >= S.ASSIGNED else "") for s in OBSERVED if s <= S.COMPLETE]
     assert all(violations(a, b) == [] for a, b in itertools.pairwise(life))
+
+
+def test_wrong_steps_are_not_written() -> None:
+    """Whatever a control loop decides, a wrong step does not get into a transaction; one that ends what was wrong before does."""
+    store = new_store(task("t", state=S.RUNNING, on="n1"), task("odd", 2))
+    for wrong in (
+        Update(task("t", state=S.READY, on="n1")),
+        Update(task("t", state=S.RUNNING, on="n2")),
+        Create(task("new", state=S.REMOVE)),
+    ):
+        tx = Tx(store, 1, 0.0)
+        with pytest.raises(IllegalStep, match=f"task {wrong.obj.id} "):
+            apply(tx, [wrong])
+        assert not tx.changes
+    check(task("odd", 2), task("odd", 2, desired=S.SHUTDOWN))

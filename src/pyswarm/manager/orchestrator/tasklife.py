@@ -1,6 +1,7 @@
 """Who may move a task's observed state where, and what never changes (spec/orchestration, sections 2.2 and 2.3).
 
-Tables and pure checks; the test harness runs them over every commit.
+Tables and pure checks. What the control loops write is checked before it is written (`manager.changes`); agents' reports never move a
+state back (`dispatcher.statuses`). The test harnesses check every commit.
 """
 
 from __future__ import annotations
@@ -55,6 +56,22 @@ Skipping is why an agent may seem to go from ASSIGNED to COMPLETE or FAILED. REM
 def owners(before: State | None, after: State) -> frozenset[Owner]:
     """Who may make this transition; empty when nobody may."""
     return frozenset(owner for owner, pairs in TRANSITIONS.items() if (before, after) in pairs)
+
+
+class IllegalStep(Exception):
+    """A control loop wants something that no task may do: an error of ours, which must not reach the log."""
+
+
+def check(old: api.Task | None, new: api.Task) -> None:
+    """Raises IllegalStep, naming the task and all that is wrong, when the record must not be written over the older one.
+
+    What was wrong with that already, as another program may have left it, does not keep anybody from ending the task.
+    """
+    if (found := violations(old, new)) and old is not None:
+        known = violations(None, old)
+        found = [wrong for wrong in found if wrong not in known]
+    if found:
+        raise IllegalStep(f"task {new.id} {', '.join(found)}")
 
 
 def violations(old: api.Task | None, new: api.Task) -> list[str]:
