@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import TypeVar
 
 from pyswarm.api import v1 as api
+from pyswarm.manager import changes as changing
 from pyswarm.manager.changes import Change, apply
 from pyswarm.manager.loop import Loop
 from pyswarm.manager.store import Event, Store, Tx
@@ -27,10 +28,14 @@ def write(store: Store, *objects: object) -> None:
         getattr(store, type(obj).__name__.lower() + "s").put(obj)
 
 
-def commit(store: Store, changes: list[Change], now: float = 0.0, version: int = 1) -> list[Event]:
-    """Apply decisions to the store as one committed entry; returns its events."""
+def commit(store: Store, changes: list[Change], now: float = 0.0, version: int = 1, *, decided: bool = True) -> list[Event]:
+    """Apply changes to the store as one committed entry; returns its events. `decided`: a control loop wants them, so they are checked."""
     tx = Tx(store, version, now)
-    apply(tx, changes)
+    if decided:
+        apply(tx, changes)
+    else:
+        for change in changes:
+            changing.write(tx, change)
     events: list[Event] = []
     undo = store.on_commit(lambda c: events.extend(c.events))
 

@@ -100,7 +100,7 @@ class Scheduling:
 
     def transaction(self, *changes: Change) -> list[Event]:
         """One transaction of somebody else, of which the scheduler has only heard."""
-        return self._commit(list(changes))
+        return self._commit(list(changes), decided=False)
 
     def create(self, *objects: api.Node | api.Task | api.Service) -> None:
         """Create in one transaction, and schedule."""
@@ -130,12 +130,12 @@ class Scheduling:
                 self._dirty.add(key)
             if decision.changes:
                 self.writes += decision.changes
-                self._commit(list(decision.changes))
+                self._commit(list(decision.changes), decided=True)
         raise AssertionError("the scheduler does not come to rest")
 
-    def _commit(self, changes: list[Change]) -> list[Event]:
+    def _commit(self, changes: list[Change], *, decided: bool) -> list[Event]:
         self._index += 2
-        events = commit(self.store, changes, self.now, self._index)
+        events = commit(self.store, changes, self.now, self._index, decided=decided)
         for event in events:
             self._dirty |= set(self.loop.on_event(event))
         return events
