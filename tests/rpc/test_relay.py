@@ -228,7 +228,7 @@ async def test_slow_reader_slows_the_leader(pair: House, lead: Node, follow: Nod
             while lead.actor.produced != last:
                 last = lead.actor.produced
                 await asyncio.sleep(0.3)
-        assert last < 300, "more than 30 MB on the way"
+        assert last < 500, "more than 50 MB on the way"  # two legs of TLS and HTTP/2, each with the kernel's buffers: some 30
         before = last
         for _ in range(before + 20):
             await stream.read()
@@ -255,7 +255,7 @@ async def test_slow_leader_slows_the_writer(pair: House, lead: Node, follow: Nod
             while sent != last:
                 last = sent
                 await asyncio.sleep(0.3)
-        assert last < 300, "more than 30 MB on the way"
+        assert last < 500, "more than 50 MB on the way"  # two legs of TLS and HTTP/2, each with the kernel's buffers: some 30
         lead.actor.reading.set()
         await asyncio.wait_for(call, 20)
         assert len(lead.actor.received) == 600

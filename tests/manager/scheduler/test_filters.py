@@ -129,6 +129,16 @@ def test_host_ports() -> None:
     assert world.place("both") == world.task("tcp").node_id
 
 
+def test_ports_of_one_version_may_differ() -> None:
+    """A task that was allocated before its service had the port is of the same version; one made beside it goes where the port is free."""
+    earlier, later = listening("earlier"), listening("later", (TCP, 80))
+    for one in (earlier, later):
+        one.spec_version.index = 7
+    world = Scheduling(service("s"), service("other"), node("n"), listening("holder", (TCP, 80), service_id="other", at="n"))
+    world.create(earlier, later)
+    assert (world.place("earlier"), world.why("later")) == ("n", "no suitable node (host-mode port already in use on 1 node)")
+
+
 def test_a_port_held_twice_is_free_when_both_ended() -> None:
     """Preassigned tasks may share a port after a restart; the first end does not free it. [scheduling trap 11]"""
     world = Scheduling(service("s"), node("n"), listening("a", (TCP, 80), at="n"), listening("b", (TCP, 80), at="n"))

@@ -21,18 +21,31 @@ def needs_of(task: api.Task) -> Needs:
     found: Needs = (
         spec.resources.reservations.SerializeToString(deterministic=True) if spec.HasField("resources") else b"",
         tuple(m.SerializeToString(deterministic=True) for m in spec.container.mounts) if spec.HasField("container") else (),
-        tuple(a.network.driver_state.name for a in task.networks) if task.networks else (),
+        _drivers(task),
         spec.log_driver.name if spec.HasField("log_driver") else "",
         placement.SerializeToString(deterministic=True) if placement else b"",
-        frozenset(host_ports(task)) if task.HasField("endpoint") else (),
+        _ports(task),
         task.service_id if placement and placement.max_replicas else "",
     )
     return found if any(found) else _NOTHING
 
 
 def group_of(task: api.Task) -> GroupKey:
-    """Which waiting tasks are placed together: those of one service and spec version; without version, those with equal needs."""
-    return task.service_id, task.spec_version.index if task.HasField("spec_version") else needs_of(task)
+    """Which waiting tasks are placed together: those of one service and spec version; without version, those with equal needs.
+
+    What the allocator gave a task is not part of its spec: it is what the service had then, and of one version some may have a host port.
+    """
+    if not task.HasField("spec_version"):
+        return task.service_id, needs_of(task)
+    return task.service_id, (task.spec_version.index, _drivers(task), _ports(task))
+
+
+def _drivers(task: api.Task) -> tuple[str, ...]:
+    return tuple(a.network.driver_state.name for a in task.networks) if task.networks else ()
+
+
+def _ports(task: api.Task) -> Needs | frozenset[object]:
+    return frozenset(host_ports(task)) if task.HasField("endpoint") else ()
 
 
 def wants_volumes(task: api.Task) -> bool:
