@@ -190,12 +190,13 @@ class Cluster:
         return node is not None and node.spec.desired_role == node.role == api.NodeRole.MANAGER
 
     async def _follow_roles(self) -> None:
-        """What a node does that learns of its new role: its manager ends."""
+        """What a node does that learns of its new role: its manager ends. A founder is not wanted as a worker, it has no role for a moment."""
         while True:
             await asyncio.sleep(0.7)
             for manager in self.managers:
                 node = self.node_of(manager)
-                if node is not None and node.role == api.NodeRole.WORKER and manager.process is not None and not manager.demoted:
+                demoted = node is not None and node.role == node.spec.desired_role == api.NodeRole.WORKER
+                if demoted and manager.process is not None and not manager.demoted:
                     manager.demoted = True
                     manager.process.stop()
 
