@@ -190,7 +190,7 @@ class Cluster:
         return node is not None and node.spec.desired_role == node.role == api.NodeRole.MANAGER
 
     async def _follow_roles(self) -> None:
-        """What a node does that learns of its new role: its manager ends. A founder is not wanted as a worker, it has no role for a moment."""
+        """What a node does that learns of its new role: its manager ends. A founder has no role for a moment, and is no worker."""
         while True:
             await asyncio.sleep(0.7)
             for manager in self.managers:
