@@ -12,7 +12,7 @@ from pyswarm.api import v1 as api
 from pyswarm.manager.changes import Create, Delete, Update
 from pyswarm.manager.loop import Driver
 from pyswarm.manager.scheduler.scheduler import CONFIRMED, Pass, Scheduler
-from pyswarm.manager.store import Kind, Store, copy_of
+from pyswarm.manager.store import Kind, Store, Tx, copy_of
 from tests.manager.scheduler.support import NOW, S, Scheduling, discrete, node, service, task
 from tests.support.clock import VirtualClock
 from tests.support.clock import settle as let_run
@@ -276,3 +276,14 @@ def test_recorded_claims_survive_a_new_leader() -> None:
     assert [g.named_resource_spec.value for g in world.task("b").assigned_generic_resources] == ["GPU-1"]
     assert world.why("c") == "no suitable node (insufficient resources on 1 node)"
     assert discrete("gpu", 1) in world.task("b").spec.resources.reservations.generic
+
+
+def test_a_node_removed_in_the_same_transaction() -> None:
+    """Nothing is put on a node that others remove in the entry in which the scheduler decides."""
+    world = Scheduling(node("n"))
+    world.transaction(Create(task("t")))
+    tx = Tx(world.store, 1000, 0.0)
+    tx.nodes.delete("n")
+    for key in world.loop.everything(world.store):
+        changed = [c.obj for c in world.loop.decide(tx, key, 0.0).changes if isinstance(c, Update)]
+        assert not any(isinstance(obj, api.Task) and obj.node_id for obj in changed)

@@ -141,7 +141,7 @@ class _Placement:
             if self.full:
                 return
             task, info = self._current(waiting), self._mirror.nodes.get(waiting.node_id)
-            if task is None or info is None or task.desired_state >= SHUTDOWN:
+            if task is None or info is None or task.desired_state >= SHUTDOWN or self._is_gone(info):
                 continue
             needs = needs_of(task)
             if needs not in pipelines:
@@ -168,6 +168,8 @@ class _Placement:
             if taken is None:
                 break
             info, leaf = taken
+            if self._is_gone(info):
+                continue
             self._mirror.drop(key, group, task)
             self._assign(task, info, ASSIGNED)
             leaf.offer(info)
@@ -175,6 +177,10 @@ class _Placement:
             return
         if service is None or service.spec_version.index <= first.spec_version.index:
             self._tell(group, plan.pool.explain())
+
+    def _is_gone(self, info: NodeInfo) -> bool:
+        """The node was removed in this very transaction: the event that follows has whoever wanted it looked at again."""
+        return self._view.nodes.get(info.node.id) is None
 
     def _tell(self, group: Group, reason: str) -> None:
         """Write down for each task of a group why it waits, unless it has been told."""
